@@ -1,0 +1,45 @@
+# `make demo` from a bare checkout is all it takes; every target sets up .venv first.
+#   make setup EXTRA=cuda        choose the vLLM build (default: cuda where nvidia-smi works, else cpu)
+#   make setup PYTHON=python3.12 choose the interpreter
+
+PYTHON ?= python3
+EXTRA ?= auto
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: help setup demo test check format constraints clean
+
+help:
+	@echo "make demo    run the whole pipeline on this machine, offline, in minutes"
+	@echo "make setup   make or update .venv (the other targets do it by themselves)"
+	@echo "make check   lint, format, types, import directions"
+	@echo "make test    check, then unit and integration tests (ARGS=... goes to pytest)"
+	@echo "make format  let ruff mend what it can"
+	@echo "make clean   remove .venv, caches and build leftovers; runs/ stays"
+
+setup:
+	@$(PYTHON) deploy/setup/setup_env.py --extra $(EXTRA)
+
+demo: setup
+	@$(BIN)/csr demo
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	# The limit is a stop for a hung engine, not a speed check.
+	$(BIN)/python -m pytest --timeout=900 --timeout-method=thread $(ARGS)
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: setup
+	@$(BIN)/python deploy/setup/freeze_constraints.py
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find csr rewards storage flows deploy benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +

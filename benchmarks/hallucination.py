@@ -1,0 +1,83 @@
+"""CSR on the embedded world over seeds and bases: the table of docs/results.md.
+
+    python benchmarks/hallucination.py --home runs/results [--configurations csr random ...]
+
+Runs every configuration with every seed of every base model, one after another in one
+process (the engines stay warm), resuming what is already done; then prints what
+`csr compare` makes of them. Start it twice with `--part 1/2` and `--part 2/2` to use two
+cores. Set OMP_NUM_THREADS=1 then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from csr.errors import RunFailed
+from flows import environment
+from flows.cli import DEMO_RECIPE
+
+CONFIGURATIONS: dict[str, tuple[str, ...]] = {
+    "csr": (),
+    "random": ("source.pairing=random",),
+    "lambda-0": ("reward.image_weight=0.0",),
+    "lambda-0.5": ("reward.image_weight=0.5",),
+    "lambda-1": ("reward.image_weight=1.0",),
+    "paper": ("source.preset=paper",),
+    "released": ("source.preset=released",),
+}
+"""Name -> overrides of recipes/tiny.yaml. `random` has the same trees, pairs drawn blindly."""
+
+SEEDS_OF_BASE = {0: (11, 12, 13), 1: (21, 22, 23)}
+"""World seed (an independently trained base model) -> run seeds."""
+
+
+def main() -> int:
+    """Run what is asked for and print the comparison."""
+    options = _parse()
+    environment.apply(options.home, offline=True)
+    from flows.launch import launch
+
+    part, parts = map(int, options.part.split("/"))
+    jobs = _jobs(options.configurations)[part - 1 :: parts]
+    failures = 0
+    for name, overrides in jobs:
+        try:
+            print(f"{name}: {launch(DEMO_RECIPE, overrides, options.home).run_id}", flush=True)
+        except RunFailed as error:
+            failures += 1
+            print(f"{name} FAILED: {error}", flush=True)
+    if parts == 1 and failures == 0:
+        _print_comparison(options.home)
+    return 1 if failures else 0
+
+
+def _jobs(configurations: list[str]) -> list[tuple[str, tuple[str, ...]]]:
+    return [
+        (name, (*CONFIGURATIONS[name], f"name={name}", f"seed={seed}", f"world.seed={base}"))
+        for name in configurations
+        for base, seeds in SEEDS_OF_BASE.items()
+        for seed in seeds
+    ]
+
+
+def _print_comparison(home: Path) -> None:
+    from flows.compare import to_markdown
+    from flows.comparison import compare
+    from storage.run_store import RunStore
+
+    run_ids = [record.run_id for record in RunStore(home).runs()]
+    print(to_markdown(compare(home, run_ids, control="random")))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, default=Path("runs/results"))
+    parser.add_argument("--configurations", nargs="+", default=list(CONFIGURATIONS))
+    parser.add_argument("--part", default="1/1")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

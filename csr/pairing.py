@@ -1,0 +1,294 @@
+"""From scored trees to preference pairs: pure, instant, repeatable.
+
+Each complete path of a tree is a response; the best and the worst of a prompt make its
+pair unless a filter stops it. Prompts in = prompts with a pair + skipped, always.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from csr.errors import NumericalError
+from csr.limits import Limits, reaches_limit
+from csr.text_rules import is_clean_step, repetition
+from csr.types import (
+    FinishReason,
+    PairingResult,
+    PreferencePair,
+    ResponseTree,
+    ScoredResponse,
+    SkipReason,
+    StepNode,
+)
+
+ResponseReward = Literal["sum", "mean", "sum_over_depth_plus_one"]
+"""How the steps' rewards become the response's. `sum_over_depth_plus_one` is the released
+code's, whose path list counts the prompt as a node."""
+
+PairChoice = Literal["balanced", "extremes", "random"]
+"""`extremes`: the best response against the worst, as the paper has it. `balanced`: the best
+against the worst that keeps the chosen responses, over all pairs so far, about as long as the
+rejected ones. `random`: two responses drawn blindly, the control.
+
+Why `balanced`: the worst response is often the one with the most false sentences, hence long,
+so extremes teach brevity beside truth; a filter on each pair's lengths drops just the pairs
+whose rejected side says one thing too many (docs/rewards.md). RLAIF-V (arXiv:2405.17220)
+equalises the mean lengths of a data set in the same spirit."""
+
+BALANCE_SLACK = 0.5
+"""How far, in lengths of the chosen response, the running difference may stray from 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairingSettings:
+    """Which responses are compared, and which pairs are kept."""
+
+    response_reward: ResponseReward
+    pairing: PairChoice
+    require_eos: bool
+    clean_text: bool
+    min_margin: float
+    min_margin_quantile: float
+    max_length_difference: float
+    max_repetition: float
+    limits: Limits
+    """Of the search, so that a cut response is told from a path the search left."""
+
+
+def pair_trees(trees: Sequence[ResponseTree], settings: PairingSettings) -> PairingResult:
+    """At most one pair for each tree, in tree order, and every complete response.
+
+    The margin quantile is taken over the pairs of this call that pass the other filters.
+    NumericalError names the node whose stored reward is not finite.
+    """
+    responses: list[ScoredResponse] = []
+    drawn: list[PreferencePair] = []
+    skipped: Counter[str] = Counter()
+    excess_tokens = 0
+    for tree in trees:
+        complete = complete_responses(tree, settings)
+        responses.extend(response for response, _ in complete)
+        outcome = _pair(tree, complete, settings, excess_tokens)
+        if isinstance(outcome, PreferencePair):
+            drawn.append(outcome)
+            excess_tokens += _length_difference(outcome.chosen, outcome.rejected)
+        else:
+            skipped[outcome.value] += 1
+    threshold = quantile([pair.margin for pair in drawn], settings.min_margin_quantile)
+    kept = [pair for pair in drawn if pair.margin >= threshold]
+    if len(kept) < len(drawn):
+        skipped[SkipReason.SMALL_MARGIN.value] += len(drawn) - len(kept)
+    if settings.pairing == "random":
+        by_id = {tree.prompt.prompt_id: tree for tree in trees}
+        kept = [_random_pair(by_id[pair.prompt.prompt_id], pair, settings) for pair in kept]
+    assert len(kept) + sum(skipped.values()) == len(trees), "a prompt has a pair or a reason"
+    return PairingResult(pairs=tuple(kept), responses=tuple(responses), skipped=dict(skipped))
+
+
+# ---------------------------------------------------------------- responses
+
+
+def complete_responses(
+    tree: ResponseTree, settings: PairingSettings
+) -> list[tuple[ScoredResponse, bool]]:
+    """The paths that ended or reached a limit, each with whether all its steps are clean.
+
+    A node that the search did not go on with is no response and is left out.
+    """
+    by_id = {node.node_id: node for node in tree.nodes}
+    found = []
+    for leaf in tree.leaves():
+        path = _path(leaf, by_id)
+        steps = [node.step for node in path]
+        ended = leaf.step.finish_reason is FinishReason.EOS
+        if ended or reaches_limit(steps, settings.limits):
+            clean = not settings.clean_text or all(is_clean_step(step.text) for step in steps)
+            found.append((_response(tree, path, settings.response_reward), clean))
+    return found
+
+
+def _path(leaf: StepNode, by_id: dict[str, StepNode]) -> list[StepNode]:
+    path = [leaf]
+    while (parent := path[-1].parent_id) is not None:
+        path.append(by_id[parent])
+    return path[::-1]
+
+
+def _response(tree: ResponseTree, path: Sequence[StepNode], how: ResponseReward) -> ScoredResponse:
+    steps = [node.step for node in path]
+    sentences = [node for node in path if node.step.text.strip()]
+    token_ids = tuple(token_id for step in steps for token_id in step.token_ids)
+    return ScoredResponse(
+        response_id=path[-1].node_id,
+        prompt_id=tree.prompt.prompt_id,
+        text="".join(step.text for step in steps).strip(),
+        token_ids=token_ids,
+        num_steps=len(sentences),
+        num_tokens=len(token_ids),
+        sum_logprob=math.fsum(p for step in steps for p in step.token_logprobs),
+        reward=response_reward(path, how),
+        breakdown=_mean_breakdown(sentences),
+        finish_reason=steps[-1].finish_reason,
+        origin=tree.origin,
+    )
+
+
+def response_reward(path: Sequence[StepNode], how: ResponseReward) -> float:
+    """The reward of a whole response.
+
+    A mean is over sentences, since stopping is none; an empty response has 0. In
+    "sum_over_depth_plus_one" the depth is the number of sentences too.
+    """
+    for node in path:
+        if not math.isfinite(node.score.reward):
+            raise NumericalError(
+                f"The stored reward of node {node.node_id!r} is {node.score.reward}: its response "
+                "cannot be ranked. Sample or reward the tree anew."
+            )
+    sentences = [node for node in path if node.step.text.strip()]
+    if how == "sum":
+        return math.fsum(node.score.reward for node in path)
+    total = math.fsum(node.score.reward for node in sentences)
+    return total / (max(len(sentences), 1) if how == "mean" else len(sentences) + 1)
+
+
+def _mean_breakdown(sentences: Sequence[StepNode]) -> dict[str, float]:
+    names = dict.fromkeys(name for node in sentences for name in node.score.breakdown)
+    parts = {
+        name: [node.score.breakdown[name] for node in sentences if name in node.score.breakdown]
+        for name in names
+    }
+    return {name: math.fsum(values) / len(values) for name, values in parts.items()}
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def _pair(
+    tree: ResponseTree,
+    complete: Sequence[tuple[ScoredResponse, bool]],
+    settings: PairingSettings,
+    excess_tokens: int,
+) -> PreferencePair | SkipReason:
+    """The best response's pair with the first worst one that no filter refuses, or why none.
+
+    `excess_tokens`: by how much the chosen responses so far are longer than the rejected.
+    """
+    candidates = _candidates(complete, settings)
+    if len(candidates) < 2:
+        return _why_too_few(complete, settings)
+    # Equal rewards: the earlier path counts as better, so a rerun draws the same pair.
+    best, *others = sorted(candidates, key=lambda response: -response.reward)
+    worst_first = others[::-1]
+    if settings.pairing != "extremes":  # the control has the prompts that balanced pairs have
+        worst_first = [r for r in worst_first if _keeps_balance(best, r, excess_tokens)]
+    else:
+        worst_first = worst_first[:1]
+    pairs = [_make_pair(tree, best, rejected) for rejected in worst_first]
+    refusals = [_refusal(pair, settings) for pair in pairs]
+    fit = [pair for pair, refusal in zip(pairs, refusals, strict=True) if refusal is None]
+    if fit:
+        return fit[0]
+    return next(iter(refusals), None) or SkipReason.LENGTH_MISMATCH
+
+
+def _keeps_balance(chosen: ScoredResponse, rejected: ScoredResponse, excess_tokens: int) -> bool:
+    """Whether the pair moves the running length difference towards 0, or leaves it small."""
+    after = abs(excess_tokens + _length_difference(chosen, rejected))
+    return after <= max(abs(excess_tokens), BALANCE_SLACK * chosen.num_tokens)
+
+
+def _length_difference(chosen: ScoredResponse, rejected: ScoredResponse) -> int:
+    return chosen.num_tokens - rejected.num_tokens
+
+
+def _candidates(
+    complete: Sequence[tuple[ScoredResponse, bool]], settings: PairingSettings
+) -> list[ScoredResponse]:
+    """The responses that may be compared. One without a word answers nothing."""
+    return [
+        response
+        for response, clean in complete
+        if clean and response.text and (_ended(response) or not settings.require_eos)
+    ]
+
+
+def _why_too_few(
+    complete: Sequence[tuple[ScoredResponse, bool]], settings: PairingSettings
+) -> SkipReason:
+    """The first cause that, taken away, would have left two responses."""
+    spoken = [(response, clean) for response, clean in complete if response.text]
+    if settings.require_eos and len(spoken) >= 2:
+        spoken = [(response, clean) for response, clean in spoken if _ended(response)]
+        if len(spoken) < 2:
+            return SkipReason.UNFINISHED
+    if len(spoken) >= 2:
+        return SkipReason.FILTERED_TEXT
+    return SkipReason.TOO_FEW_RESPONSES
+
+
+def _ended(response: ScoredResponse) -> bool:
+    return response.finish_reason is FinishReason.EOS
+
+
+def _refusal(pair: PreferencePair, settings: PairingSettings) -> SkipReason | None:
+    """Why a pair is not fit to train on, if so."""
+    chosen, rejected = pair.chosen, pair.rejected
+    if chosen.text == rejected.text:
+        return SkipReason.EQUAL_TEXT
+    # A margin of 0 says nothing about which is better, whatever `min_margin` is.
+    if pair.margin <= 0 or pair.margin < settings.min_margin:
+        return SkipReason.SMALL_MARGIN
+    longest = max(chosen.num_tokens, rejected.num_tokens)
+    if abs(_length_difference(chosen, rejected)) > settings.max_length_difference * longest:
+        return SkipReason.LENGTH_MISMATCH
+    if max(repetition(chosen.text), repetition(rejected.text)) > settings.max_repetition:
+        return SkipReason.REPETITION
+    return None
+
+
+def _random_pair(
+    tree: ResponseTree, pair: PreferencePair, settings: PairingSettings
+) -> PreferencePair:
+    """Two responses drawn by a hash of the prompt's id, in place of the best and the worst.
+
+    The control has the same prompts and as many pairs as `balanced`, and chooses blindly.
+    """
+    candidates = _candidates(complete_responses(tree, settings), settings)
+    by_text = {response.text: response for response in reversed(candidates)}
+
+    def lot(response: ScoredResponse) -> str:
+        name = f"random pair\x1f{tree.prompt.prompt_id}\x1f{response.response_id}"
+        return hashlib.sha256(name.encode()).hexdigest()
+
+    first, second = sorted(by_text.values(), key=lot)[:2]
+    return _make_pair(tree, first, second)
+
+
+def _make_pair(
+    tree: ResponseTree, chosen: ScoredResponse, rejected: ScoredResponse
+) -> PreferencePair:
+    return PreferencePair(
+        pair_id=f"{tree.prompt.prompt_id}#0",
+        prompt=tree.prompt,
+        chosen=chosen,
+        rejected=rejected,
+        margin=chosen.reward - rejected.reward,
+        source=tree.origin,
+    )
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The value below which a share q of `values` lies, interpolated; -inf for none."""
+    if not values:
+        return -math.inf
+    ranked = sorted(values)
+    place = q * (len(ranked) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ranked) - 1)
+    return ranked[low] + (place - low) * (ranked[high] - ranked[low])

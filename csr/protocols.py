@@ -1,0 +1,190 @@
+"""The verbs: what a component must do to take part.
+
+A component is found by its module name (`csr/samplers/vllm.py` is the sampler
+"vllm") and never imports another component: the flow hands one to the other
+through these protocols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from csr.types import (
+    GeneratedResponse,
+    ImageRef,
+    PairingResult,
+    PolicyRef,
+    Prompt,
+    ResponseTree,
+    StepCandidate,
+    StepGroup,
+    StepRequest,
+    StepScore,
+)
+
+StepRule = Literal["sentence", "period"]
+"""`sentence`: `csr.steps`' rule; `period`: any "." ends a step (the paper and its code)."""
+
+Diversity = Literal["sample", "branch_first_token"]
+"""`sample`: independent samples.
+`branch_first_token`: the K likeliest first tokens, then greedy."""
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) as work advances."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSettings:
+    """How next steps are sampled."""
+
+    num_candidates: int
+    temperature: float
+    """0 is greedy."""
+    top_p: float
+    max_step_tokens: int
+    max_response_tokens: int
+    """Over the whole response, prefix included."""
+    step_rule: StepRule = "sentence"
+    diversity: Diversity = "sample"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateSettings:
+    """How whole responses are sampled."""
+
+    temperature: float
+    """0 is greedy."""
+    top_p: float
+    max_response_tokens: int
+
+
+class Sampler(Protocol):
+    """Speaks for one policy at a time. Every call is one batch over all its requests."""
+
+    def load_policy(self, policy: PolicyRef) -> None:
+        """Make `policy` the one that speaks. ModelError when it cannot be loaded."""
+
+    def sample_steps(
+        self, requests: Sequence[StepRequest], settings: StepSettings
+    ) -> list[list[StepCandidate]]:
+        """`settings.num_candidates` next steps for each request, in request order."""
+
+    def generate(
+        self, requests: Sequence[StepRequest], settings: GenerateSettings
+    ) -> list[GeneratedResponse]:
+        """One whole response for each request (its prefix included), in request order."""
+
+    def score(
+        self, prompts: Sequence[Prompt], token_ids: Sequence[Sequence[int]]
+    ) -> list[tuple[float, ...]]:
+        """Raw log-probability of each given response token, in nats, one tuple a prompt."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of a whole response without special tokens."""
+
+    def close(self) -> None:
+        """Free the engine. Safe to call twice."""
+
+
+class Similarity(Protocol):
+    """Compares images with sentences, and sentences with each other."""
+
+    def image_text(self, images: Sequence[ImageRef], texts: Sequence[str]) -> list[float]:
+        """Cosine in [-1, 1] of each (image, text) pair; each image is encoded once."""
+
+    def text_text(self, left: Sequence[str], right: Sequence[str]) -> list[float]:
+        """Cosine in [-1, 1] of each (left, right) pair; each text is encoded once."""
+
+    def num_truncated(self) -> int:
+        """How many distinct texts were longer than the encoder's context so far."""
+
+    def close(self) -> None:
+        """Free the model. Safe to call twice."""
+
+
+class StepScorer(Protocol):
+    """Turns candidate steps into rewards."""
+
+    def score(self, groups: Sequence[StepGroup]) -> list[list[StepScore]]:
+        """One score for each candidate of each group, in order, in one batched pass."""
+
+
+class PreferenceSource(Protocol):
+    """One paper's way to make preference pairs: `generate` is slow, `pair` pure and instant."""
+
+    @property
+    def step_settings(self) -> StepSettings:
+        """How `generate` samples steps; statistics of the policy's captions are taken alike."""
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        policy: PolicyRef,
+        sampler: Sampler,
+        scorer: StepScorer,
+        seed: int,
+        progress: Progress,
+    ) -> list[ResponseTree]:
+        """One tree for each prompt, in prompt order."""
+
+    def pair(self, trees: Sequence[ResponseTree]) -> PairingResult:
+        """Preference pairs from stored trees. No engine, no clock, no randomness."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResult:
+    """What training left behind."""
+
+    model_path: Path
+    """Whole weights, adapter merged, as safetensors: the next policy."""
+    adapter_path: Path
+    metrics: dict[str, float]
+    """Final figures: `loss`, `margin`, `reward_accuracy`, `num_steps`, ..."""
+    history: list[dict[str, float]]
+    """One row for each logged optimiser step."""
+
+
+class Trainer(Protocol):
+    """Updates a policy from a table of preference pairs."""
+
+    def train(
+        self,
+        *,
+        policy: PolicyRef,
+        pairs_path: Path,
+        output_dir: Path,
+        seed: int,
+        progress: Progress,
+    ) -> TrainingResult:
+        """Train on the Parquet files under `pairs_path`; the reference is `policy` itself.
+
+        NumericalError when a loss or gradient is not finite; nothing is left under
+        `output_dir` then.
+        """
+
+    def score(
+        self, model_path: str, prompts: Sequence[Prompt], token_ids: Sequence[Sequence[int]]
+    ) -> list[tuple[float, ...]]:
+        """Like `Sampler.score`, by the trainer's own forward pass: what the probe compares with."""
+
+
+class Benchmark(Protocol):
+    """Asks the policy questions on held-out images and scores its answers."""
+
+    @property
+    def max_response_tokens(self) -> int:
+        """Where a greedy answer is cut."""
+
+    def prompts(self) -> Sequence[Prompt]:
+        """What is asked, in a fixed order."""
+
+    def evaluate(self, responses: Sequence[GeneratedResponse]) -> dict[str, float]:
+        """Metrics from one greedy response for each prompt, in prompt order."""
+
+
+Metrics = dict[str, float]
+Json = dict[str, Any]

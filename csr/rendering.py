@@ -1,0 +1,178 @@
+"""Where a prompt becomes text and token ids. Nothing else applies a chat template.
+
+Sampler, scorer and trainer all go through here, so what the policy is trained on
+is what it was asked. No token id and no model family is named: everything is read
+from the checkpoint's own processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csr.errors import DataError, EnvironmentFault, ModelError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def load_processor(model_path: str) -> Any:
+    """The checkpoint's processor: its tokenizer, image processor and chat template.
+
+    `model_path` is a directory or a hub id. ModelError where there is no processor,
+    EnvironmentFault where the processor needs a package that is not installed.
+    """
+    from transformers import AutoProcessor
+
+    if not Path(model_path).is_dir() and _looks_like_path(model_path):
+        raise ModelError(
+            f"No model directory at {model_path!r}: the path does not exist. Give a checkpoint "
+            "directory, or a hub id of the form 'owner/name'."
+        )
+    try:
+        processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=False)
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"The processor of {model_path} needs a package that is missing: {_first_line(error)}"
+        ) from None
+    except Exception as error:  # transformers raises a dozen unrelated types here
+        raise _cannot_load(model_path, error) from None
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise ModelError(
+            f"{model_path} has no image processor (found a {type(processor).__name__} only). A "
+            "vision-language checkpoint needs preprocessor_config.json or processor_config.json "
+            "beside its weights: save the model's processor into the directory."
+        )
+    return processor
+
+
+def render_prompt(processor: Any, text: str) -> str:
+    """The text of one user turn (image first, then `text`), up to where the response begins.
+
+    ModelError without a chat template; DataError where `text` holds an image marker.
+    """
+    for marker in _markers(processor):
+        if marker in text:
+            raise DataError(
+                f"The prompt {_shortened(text)!r} contains {marker!r}, which stands for an image "
+                "in this model. Remove it: the image is placed by the model's chat template."
+            )
+    if not getattr(processor, "chat_template", None):
+        raise ModelError(
+            f"{_name(processor)} has no chat template, so a prompt cannot be written the way the "
+            "model learned it. Add its chat_template.jinja to the directory."
+        )
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    turn = [{"role": "user", "content": content}]
+    # `processor_kwargs` change nothing without tokenising; some processors warn when it is empty.
+    quiet = {"padding": False}
+    return str(
+        processor.apply_chat_template(
+            turn, add_generation_prompt=True, tokenize=False, processor_kwargs=quiet
+        )
+    )
+
+
+def prompt_token_ids(processor: Any, text: str) -> list[int]:
+    """The rendered prompt's token ids with ONE image placeholder, not yet expanded.
+
+    ModelError where the template yields no placeholder, or more than one.
+    """
+    rendered = render_prompt(processor, text)
+    add_special = adds_special_tokens(processor, rendered)
+    token_ids = list(processor.tokenizer(rendered, add_special_tokens=add_special)["input_ids"])
+    placeholders = token_ids.count(image_token_id(processor))
+    if placeholders != 1:
+        raise ModelError(
+            f"The chat template of {_name(processor)} gives {placeholders} image placeholders for "
+            "one image; it must give exactly one. Check chat_template.jinja against the "
+            "tokenizer's image token."
+        )
+    return token_ids
+
+
+def expanded_inputs(
+    processor: Any, texts: Sequence[str], images: Sequence[Image]
+) -> dict[str, Any]:
+    """The processor's own expansion of one image and one prompt text a sample.
+
+    Returns `input_ids` (a list of int lists, not padded, each image placeholder expanded
+    to as many tokens as the image has), any other per-token entry in the same form, and
+    the image entries (`pixel_values`, ...) as the tensors the model's forward takes, all
+    samples together in order. There is no attention mask: no entry is padding.
+    """
+    rendered = [render_prompt(processor, text) for text in texts]
+    flags = {adds_special_tokens(processor, text) for text in rendered}
+    assert len(flags) == 1, "one template either writes the BOS text or it does not"
+    batch = processor(
+        text=rendered,
+        images=[[image] for image in images],
+        text_kwargs={"add_special_tokens": flags.pop(), "padding": False, "truncation": False},
+        images_kwargs={"return_tensors": "pt"},
+    )
+    return {name: batch[name] for name in batch if name != "attention_mask"}
+
+
+def adds_special_tokens(processor: Any, rendered: str) -> bool:
+    """Whether the tokenizer must add its BOS: not where the template already wrote it."""
+    bos = processor.tokenizer.bos_token
+    return not (bos and rendered.startswith(bos))
+
+
+def image_token_id(processor: Any) -> int:
+    """The id of the image placeholder token."""
+    token_id = getattr(processor, "image_token_id", None)
+    if token_id is None and getattr(processor, "image_token", None):
+        token_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    if token_id is None:
+        raise ModelError(
+            f"{_name(processor)} declares no image token, so images cannot be placed in its "
+            "prompts. Save the model's own processor into the directory."
+        )
+    return int(token_id)
+
+
+def media_token_ids(processor: Any) -> tuple[int, ...]:
+    """Every token id that stands for an image or a video: what a response must never hold."""
+    others = [getattr(processor, f"{kind}_token_id", None) for kind in ("video", "audio")]
+    known = len(processor.tokenizer)
+    return (image_token_id(processor), *(int(i) for i in others if i is not None and i < known))
+
+
+def _markers(processor: Any) -> list[str]:
+    kinds = ("image", "video", "audio")
+    return [marker for kind in kinds if (marker := getattr(processor, f"{kind}_token", None))]
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") != 1
+
+
+def _cannot_load(model_path: str, error: Exception) -> ModelError:
+    if Path(model_path).is_dir():
+        # transformers goes on about the hub, which was not asked.
+        reason = _first_line(error).partition(". If you were trying")[0]
+        return ModelError(
+            f"{model_path} has no processor that can be loaded ({reason}). A "
+            "vision-language checkpoint needs processor_config.json or preprocessor_config.json "
+            "and its tokenizer files beside the weights: save the model's processor there."
+        )
+    return ModelError(
+        f"The processor of {model_path!r} is neither in a local directory nor on a hub that can "
+        f"be reached ({type(error).__name__}). Check the name and the network, or download the "
+        "model elsewhere and give its directory."
+    )
+
+
+def _name(processor: Any) -> str:
+    return str(getattr(processor.tokenizer, "name_or_path", "") or type(processor).__name__)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,198 @@
+"""One policy behind a vLLM engine: requests in, checked outputs back.
+
+vLLM accepts many wrong inputs without a word: ids that are expanded already, a missing image,
+another image under a known name, caches of earlier weights. So each request carries the image
+and its content's name, and each answer must show that it was read as the processor would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from csr import rendering
+from csr.checkpoints import resolve_model
+from csr.errors import ConfigError, ModelError
+from csr.samplers import _vllm_engine
+from csr.samplers._loading import check_complete
+from csr.samplers._shared import ImageCache, eos_token_ids, image_identity
+from csr.types import PolicyRef, Prompt
+
+_NEVER = -100.0
+"""Logit bias of image and video markers. Raw log-probabilities are taken before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request: continue `response_ids` for `prompt`."""
+
+    prompt: Prompt
+    response_ids: tuple[int, ...]
+    params: Any
+    """`vllm.SamplingParams`."""
+
+
+class ServedPolicy:
+    """Owns the engine, and what belongs to the policy that it serves."""
+
+    def __init__(
+        self, *, kv_cache_gib: float | None, max_batch_requests: int, **options: Any
+    ) -> None:
+        self._kv_cache_gib = kv_cache_gib
+        self._max_batch_requests = max_batch_requests
+        self._options = options
+        self._engine: Any = None
+        self._processor: Any = None
+        self._architecture = ""
+        self._sha256 = ""
+        self.eos_ids: frozenset[int] = frozenset()
+        self._images = ImageCache()
+        self._image_sizes: dict[str, tuple[int, int]] = {}
+        self._prompt_ids: dict[str, list[int]] = {}
+        self._expanded_ids: dict[tuple[str, tuple[int, int]], list[int]] = {}
+        self.counts = dict.fromkeys(
+            ("num_requests", "num_prompt_tokens", "num_cached_tokens", "num_generated_tokens"), 0
+        )
+
+    def load(self, policy: PolicyRef) -> None:
+        """Start the engine, or exchange its weights where the architecture is the same."""
+        if self._engine is not None and policy.sha256 == self._sha256:
+            return
+        path = resolve_model(policy.model_path)
+        check_complete(str(path))
+        processor = rendering.load_processor(str(path))
+        architecture = _vllm_engine.architecture(path, processor)
+        if self._engine is not None and architecture != self._architecture:
+            self.close()
+        self._sha256 = ""  # whatever fails from here on, the old policy no longer speaks
+        if self._engine is not None:
+            _vllm_engine.reload_weights(self._engine, path)
+        else:
+            options = self._options
+            if options["dtype"] == "auto":
+                options = {**options, "dtype": _vllm_engine.checkpoint_dtype(path)}
+            self._engine = _vllm_engine.start_engine(
+                path, kv_cache_gib=self._kv_cache_gib, **options
+            )
+        self._processor, self._architecture = processor, architecture
+        self.eos_ids = eos_token_ids(path, processor)
+        self._prompt_ids.clear()
+        self._expanded_ids.clear()
+        self._sha256 = policy.sha256
+
+    def close(self) -> None:
+        """Stop the engine. Safe to call twice."""
+        if self._engine is not None:
+            engine, self._engine, self._sha256 = self._engine, None, ""
+            _vllm_engine.stop_engine(engine)
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Tokens of prompt and response together that the engine takes."""
+        return int(self._engine.model_config.max_model_len)
+
+    @property
+    def media_ids(self) -> tuple[int, ...]:
+        """Ids of image and video markers."""
+        return rendering.media_token_ids(self._processor)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text without special tokens."""
+        text = self._processor.tokenizer.decode(
+            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+    def expanded_ids(self, prompt: Prompt) -> list[int]:
+        """The prompt's ids as the processor itself expands the image.
+
+        The expansion depends on the image's size alone, so it is kept by text and size.
+        """
+        identity = image_identity(prompt.image)
+        if identity not in self._image_sizes:
+            self._image_sizes[identity] = self._images.load(prompt.image).size
+        key = (prompt.text, self._image_sizes[identity])
+        if key not in self._expanded_ids:
+            image = self._images.load(prompt.image)
+            inputs = rendering.expanded_inputs(self._processor, [prompt.text], [image])
+            self._expanded_ids[key] = list(inputs["input_ids"][0])
+        return self._expanded_ids[key]
+
+    def params(self, **settings: Any) -> Any:
+        """Sampling parameters that never yield an image marker and report raw log-probabilities."""
+        from vllm import SamplingParams
+
+        bias = dict.fromkeys(self.media_ids, _NEVER)
+        return SamplingParams(**{"logprobs": 0, "logit_bias": bias, **settings})
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        """Each job with its `vllm.RequestOutput`, in order."""
+        assert self._sha256, "load_policy comes first, and must have succeeded"
+        for start in range(0, len(jobs), self._max_batch_requests):
+            batch = jobs[start : start + self._max_batch_requests]
+            outputs = self._generate([self._input(job) for job in batch], batch)
+            for job, output in zip(batch, outputs, strict=True):
+                self._check(job, output)
+                self._count(output)
+                yield job, output
+
+    def _generate(self, inputs: list[dict[str, Any]], batch: Sequence[Job]) -> list[Any]:
+        """One batch through the engine; an engine that failed half-way is not used again."""
+        try:
+            outputs = self._engine.generate(inputs, [job.params for job in batch], use_tqdm=False)
+        except BaseException as error:
+            self.close()
+            if not isinstance(error, Exception):
+                raise
+            raise ModelError(
+                f"vLLM failed while sampling ({type(error).__name__}: {str(error)[:200]}). The "
+                "engine was stopped. Most often memory is short: lower max_num_seqs, "
+                "kv_cache_gib or max_context_tokens, or set the sampler to 'transformers'."
+            ) from error
+        return list(outputs)
+
+    def _input(self, job: Job) -> dict[str, Any]:
+        text = job.prompt.text
+        if text not in self._prompt_ids:
+            self._prompt_ids[text] = rendering.prompt_token_ids(self._processor, text)
+        image = job.prompt.image
+        return {
+            "prompt_token_ids": [*self._prompt_ids[text], *job.response_ids],
+            "multi_modal_data": {"image": self._images.load(image)},
+            "multi_modal_uuids": {"image": [image_identity(image)]},
+        }
+
+    def _check(self, job: Job, output: Any) -> None:
+        expected = [*self.expanded_ids(job.prompt), *job.response_ids]
+        if list(output.prompt_token_ids) != expected:
+            raise ModelError(
+                f"vLLM read prompt {job.prompt.prompt_id!r} as {len(output.prompt_token_ids)} "
+                f"tokens; the model's own processor makes {len(expected)} of it. The two disagree "
+                "on how an image becomes tokens, so its samples would be of another prompt. Set "
+                "the sampler to 'transformers', or install the pinned vLLM."
+            )
+        if len(output.outputs) != job.params.n or any(
+            completion.finish_reason not in ("stop", "length") for completion in output.outputs
+        ):
+            reasons = [completion.finish_reason for completion in output.outputs]
+            raise ModelError(
+                f"vLLM gave up on prompt {job.prompt.prompt_id!r} ({reasons}). Its log says why; "
+                "most often memory is short: lower max_num_seqs or max_context_tokens."
+            )
+
+    def _count(self, output: Any) -> None:
+        self.counts["num_requests"] += 1
+        self.counts["num_prompt_tokens"] += len(output.prompt_token_ids)
+        self.counts["num_cached_tokens"] += output.num_cached_tokens or 0
+        self.counts["num_generated_tokens"] += sum(len(c.token_ids) for c in output.outputs)
+
+    def check_room(self, prompt: Prompt, num_tokens: int) -> None:
+        """ConfigError where `num_tokens` more do not fit behind the prompt."""
+        num_prompt = len(self.expanded_ids(prompt))
+        if num_prompt + num_tokens > self.max_context_tokens:
+            raise ConfigError(
+                f"Prompt {prompt.prompt_id!r} with its response takes {num_prompt + num_tokens} "
+                f"tokens, more than the context of {self.max_context_tokens}. Raise the sampler's "
+                "max_context_tokens, up to what the model allows."
+            )

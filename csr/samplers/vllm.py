@@ -1,0 +1,309 @@
+"""Samples sentence by sentence with vLLM, in this process.
+
+A step is one request: the prompt's token ids with one image placeholder, the response's own
+token ids so far, the image, and the image's content hash. Nothing is re-tokenised, and a prefix
+that was sampled before comes from the prefix cache.
+
+vLLM stops at strings such as ".", which also stand inside "3.5" and "Mr.". A candidate that
+stopped where `csr.steps` sees no end is continued in a further batched round, inside the same call.
+A token that carries text behind the end (".\\n") stays in the step whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from csr.config import ComponentConfig
+from csr.errors import ConfigError, DataError
+from csr.protocols import GenerateSettings, Sampler, StepSettings
+from csr.samplers._loading import check_checkpoint
+from csr.samplers._shared import (
+    TokenLimits,
+    check_tokens,
+    derived_seed,
+    finish_reason,
+    response_limit,
+    step_limits,
+    text_after,
+)
+from csr.samplers._vllm_engine import MAX_LOGPROBS, require_vllm
+from csr.samplers._vllm_policy import Job, ServedPolicy
+from csr.steps import stop_strings
+from csr.types import (
+    FinishReason,
+    GeneratedResponse,
+    PolicyRef,
+    Prompt,
+    StepCandidate,
+    StepRequest,
+)
+
+
+class Config(ComponentConfig):
+    """Settings of the vLLM sampler."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of weights and activations; `auto` is the checkpoint's own."""
+    max_context_tokens: int | None = Field(None, ge=1)
+    """Tokens of prompt (image included) and response together; None is the model's own limit."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Fraction of GPU memory for weights and KV cache together. Lower it (0.4) where the trainer
+    shares the GPU with a warm engine. Not used on CPU."""
+    kv_cache_gib: float | None = Field(None, gt=0)
+    """GiB of KV cache; None is what gpu_memory_utilization leaves, and 2 GiB on CPU."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs that share one copy of the model."""
+    max_num_seqs: int = Field(256, ge=1)
+    """Sequences that decode at once."""
+    max_batch_requests: int = Field(1024, ge=1)
+    """Requests handed to the engine at once; bounds the decoded images held in memory."""
+    enforce_eager: bool = False
+    """Skip compilation and CUDA graphs: starts faster, decodes slower. Always so on CPU."""
+
+
+def build(config: Config) -> Sampler:
+    """The sampler. The engine starts with the first policy that is loaded."""
+    return VllmSampler(config)
+
+
+def check_model(path: Path) -> None:
+    """What can be known before the engine starts. ModelError, or EnvironmentFault without vLLM."""
+    require_vllm()
+    check_checkpoint(path)
+
+
+@dataclass(slots=True)
+class _Chain:
+    """A candidate while it grows."""
+
+    request: StepRequest
+    index: int
+    """Which of its request's candidates it is."""
+    limits: TokenLimits
+    """Before its first token."""
+    prefix_text: str
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    text: str = ""
+    reason: FinishReason | None = None
+
+    @property
+    def all_ids(self) -> tuple[int, ...]:
+        return (*self.request.prefix_token_ids, *self.token_ids)
+
+
+class VllmSampler:
+    """Implements `csr.protocols.Sampler`."""
+
+    def __init__(self, config: Config) -> None:
+        self._policy = ServedPolicy(
+            kv_cache_gib=config.kv_cache_gib,
+            max_batch_requests=config.max_batch_requests,
+            dtype=config.dtype,
+            max_model_len=config.max_context_tokens,
+            gpu_memory_utilization=config.gpu_memory_utilization,
+            tensor_parallel_size=config.tensor_parallel_size,
+            max_num_seqs=config.max_num_seqs,
+            enforce_eager=config.enforce_eager,
+        )
+
+    def load_policy(self, policy: PolicyRef) -> None:
+        """See `Sampler.load_policy`: starts the engine once, then exchanges weights."""
+        self._policy.load(policy)
+
+    def sample_steps(
+        self, requests: Sequence[StepRequest], settings: StepSettings
+    ) -> list[list[StepCandidate]]:
+        """See `Sampler.sample_steps`. Greedy candidates are all equal, and sampled once."""
+        branching = settings.diversity == "branch_first_token"
+        repeats = 1
+        if branching:
+            settings = replace(settings, temperature=0.0, top_p=1.0)
+        elif settings.temperature == 0:
+            repeats = settings.num_candidates
+            settings = replace(settings, num_candidates=1)
+        groups = [
+            [self._chain(request, settings, index) for index in range(settings.num_candidates)]
+            for request in requests
+        ]
+        if branching:
+            self._branch(groups, settings)
+        else:
+            self._advance(groups, settings, round_index=0)
+        round_index = 1
+        while live := [[chain] for group in groups for chain in group if chain.reason is None]:
+            self._advance(live, settings, round_index)
+            round_index += 1
+        return [[_candidate(chain) for chain in group] * repeats for group in groups]
+
+    def generate(
+        self, requests: Sequence[StepRequest], settings: GenerateSettings
+    ) -> list[GeneratedResponse]:
+        """See `Sampler.generate`."""
+        jobs = []
+        for request in requests:
+            num_prompt = len(self._policy.expanded_ids(request.prompt))
+            limit = response_limit(
+                request, settings.max_response_tokens, num_prompt, self._policy.max_context_tokens
+            )
+            params = self._policy.params(
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                max_tokens=limit,
+                seed=derived_seed(request.seed, 0, 0),
+            )
+            jobs.append(Job(request.prompt, request.prefix_token_ids, params))
+        answers = self._policy.run(jobs)
+        return [
+            self._response(request, output.outputs[0])
+            for request, (_, output) in zip(requests, answers, strict=True)
+        ]
+
+    def score(
+        self, prompts: Sequence[Prompt], token_ids: Sequence[Sequence[int]]
+    ) -> list[tuple[float, ...]]:
+        """See `Sampler.score`. DataError where a response holds an image marker."""
+        media = set(self._policy.media_ids)
+        jobs = []
+        for prompt, ids in zip(prompts, token_ids, strict=True):
+            if media & set(ids):
+                raise DataError(
+                    f"The response to prompt {prompt.prompt_id!r} holds an image or video marker; "
+                    "no policy could have said it. Score only sampled responses."
+                )
+            self._policy.check_room(prompt, len(ids) + 1)
+            params = self._policy.params(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+            jobs.append(Job(prompt, tuple(ids), params))
+        scores = []
+        for job, output in self._policy.run(jobs):
+            start = len(output.prompt_token_ids) - len(job.response_ids)
+            pairs = zip(job.response_ids, output.prompt_logprobs[start:], strict=True)
+            values = tuple(row[token_id].logprob for token_id, row in pairs)
+            check_tokens(job.response_ids, values, media_ids=())
+            scores.append(values)
+        return scores
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text without special tokens."""
+        return self._policy.decode(token_ids)
+
+    def close(self) -> None:
+        """Stop the engine. A later `load_policy` starts a new one."""
+        self._policy.close()
+
+    def stats(self) -> dict[str, float]:
+        """Counts since the sampler was built, and the share of prompt tokens found in the cache.
+
+        Siblings sampled by one request count their prompt once.
+        """
+        counts = {name: float(value) for name, value in self._policy.counts.items()}
+        hit_rate = counts["num_cached_tokens"] / max(counts["num_prompt_tokens"], 1.0)
+        return {**counts, "prefix_cache_hit_rate": hit_rate}
+
+    def _chain(self, request: StepRequest, settings: StepSettings, index: int) -> _Chain:
+        num_prompt = len(self._policy.expanded_ids(request.prompt))
+        limits = step_limits(request, settings, num_prompt, self._policy.max_context_tokens)
+        return _Chain(request, index, limits, self.decode(request.prefix_token_ids))
+
+    def _advance(
+        self, groups: Iterable[list[_Chain]], settings: StepSettings, round_index: int
+    ) -> None:
+        """Sample each chain up to the next stop. A group's chains share all ids so far."""
+        groups = list(groups)
+        jobs = []
+        for group in groups:
+            first = group[0]
+            params = self._policy.params(
+                n=len(group),
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                seed=derived_seed(first.request.seed, first.index, round_index),
+                max_tokens=first.limits.after(len(first.token_ids)).next,
+                stop=list(stop_strings(settings.step_rule)),
+                include_stop_str_in_output=True,
+            )
+            jobs.append(Job(first.request.prompt, first.all_ids, params))
+        for group, (_, output) in zip(groups, self._policy.run(jobs), strict=True):
+            for chain, completion in zip(group, output.outputs, strict=True):
+                ids, logprobs = list(completion.token_ids), _logprobs(completion)
+                self._extend(chain, ids, logprobs, settings, at_eos=_at_eos(completion))
+
+    def _branch(self, groups: Sequence[list[_Chain]], settings: StepSettings) -> None:
+        """Give each chain of a group one of the likeliest first tokens."""
+        media = set(self._policy.media_ids)
+        num_wanted = settings.num_candidates + len(media)
+        if num_wanted > MAX_LOGPROBS:
+            raise ConfigError(
+                f"branch_first_token with {settings.num_candidates} candidates is more than the "
+                f"engine reports ({MAX_LOGPROBS - len(media)}). Use fewer candidates or 'sample'."
+            )
+        params = self._policy.params(temperature=0.0, max_tokens=1, logprobs=num_wanted)
+        jobs = [Job(group[0].request.prompt, group[0].all_ids, params) for group in groups]
+        for group, (_, output) in zip(groups, self._policy.run(jobs), strict=True):
+            row = output.outputs[0].logprobs[0]
+            known = {i: entry.logprob for i, entry in row.items() if i not in media}
+            ranked = sorted(known, key=lambda i: (-known[i], i))
+            for chain in group:
+                token = ranked[chain.index]
+                at_eos = token in self._policy.eos_ids
+                self._extend(chain, [token], [known[token]], settings, at_eos=at_eos)
+
+    def _extend(
+        self,
+        chain: _Chain,
+        token_ids: list[int],
+        logprobs: list[float],
+        settings: StepSettings,
+        *,
+        at_eos: bool,
+    ) -> None:
+        check_tokens(token_ids, logprobs, media_ids=self._policy.media_ids)
+        chain.token_ids += token_ids
+        chain.logprobs += logprobs
+        chain.text = text_after(self.decode, chain.request.prefix_token_ids, chain.token_ids)
+        chain.reason = finish_reason(
+            chain.text,
+            prefix_text=chain.prefix_text,
+            at_eos=at_eos,
+            rule=settings.step_rule,
+            left=chain.limits.after(len(chain.token_ids)),
+        )
+
+    def _response(self, request: StepRequest, completion: Any) -> GeneratedResponse:
+        ids, logprobs = tuple(completion.token_ids), _logprobs(completion)
+        check_tokens(ids, logprobs, media_ids=self._policy.media_ids)
+        all_ids = (*request.prefix_token_ids, *ids)
+        before = tuple(value for step in request.prefix for value in step.token_logprobs)
+        return GeneratedResponse(
+            prompt_id=request.prompt.prompt_id,
+            text=self.decode(all_ids),
+            token_ids=all_ids,
+            token_logprobs=(*before, *logprobs),
+            finish_reason=FinishReason.EOS if _at_eos(completion) else FinishReason.LENGTH,
+        )
+
+
+def _logprobs(completion: Any) -> list[float]:
+    """The sampled tokens' own log-probabilities; check_tokens finds what is missing."""
+    pairs = zip(completion.token_ids, completion.logprobs or (), strict=False)
+    return [row[token_id].logprob for token_id, row in pairs if token_id in row]
+
+
+def _at_eos(completion: Any) -> bool:
+    """A stop string leaves its text as the reason; the end of response leaves an id or none."""
+    return completion.finish_reason == "stop" and not isinstance(completion.stop_reason, str)
+
+
+def _candidate(chain: _Chain) -> StepCandidate:
+    assert chain.reason is not None
+    return StepCandidate(
+        text=chain.text,
+        token_ids=tuple(chain.token_ids),
+        token_logprobs=tuple(chain.logprobs),
+        finish_reason=chain.reason,
+    )

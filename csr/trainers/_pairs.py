@@ -1,0 +1,113 @@
+"""Reads the `pairs` table into what a preference trainer needs of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csr.errors import DataError
+from csr.images import decode_image, load_image
+from csr.types import ImageRef
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_REQUIRED = (
+    "pair_id", "prompt_text", "images", "image_uri", "image_sha256",
+    "chosen_token_ids", "rejected_token_ids",
+)  # fmt: skip
+_OPTIONAL = ("image_corruption",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPair:
+    """One pair, responses as the token ids that were sampled (EOS included where it was)."""
+
+    pair_id: str
+    prompt_text: str
+    image: ImageRef
+    image_bytes: bytes | None
+    """The image file's bytes where the table embeds them, else None."""
+    chosen_token_ids: tuple[int, ...]
+    rejected_token_ids: tuple[int, ...]
+
+
+def read_pairs(path: Path) -> list[TrainingPair]:
+    """All pairs of a Parquet file, or of a directory of them, in the order of their ids.
+
+    Sorting makes training independent of how the table was sharded. DataError where
+    there is no pair, or a column or a value is missing.
+    """
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    rows = [row for file in files for row in _read_rows(file)]
+    if not rows:
+        raise DataError(
+            f"There are no preference pairs under {path}, so there is nothing to train on. Look at "
+            "the skip counts of the pairing stage: a lower margin, more candidates or more prompts "
+            "yield pairs."
+        )
+    return sorted((_pair(row) for row in rows), key=lambda pair: pair.pair_id)
+
+
+def pair_image(pair: TrainingPair) -> Image:
+    """The pair's image, verified by its hash. DataError as in `csr.images.load_image`."""
+    if pair.image_bytes is None:
+        return load_image(pair.image)
+    if hashlib.sha256(pair.image_bytes).hexdigest() != pair.image.sha256:
+        raise DataError(
+            f"The image embedded in pair {pair.pair_id} does not have the hash that the table "
+            "names. The pairs table is damaged: make the pairs again."
+        )
+    if pair.image.corruption is not None:
+        raise DataError(
+            f"Pair {pair.pair_id} asks for the corruption {pair.image.corruption!r} of an embedded "
+            "image. Store the pairs without embedded images."
+        )
+    return decode_image(pair.image_bytes, pair.image.uri)
+
+
+def _read_rows(file: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = pq.read_schema(file).names
+        missing = [name for name in _REQUIRED if name not in names]
+        if missing:
+            raise DataError(
+                f"{file} is no pairs table: it lacks {', '.join(missing)}. Give the `pairs` folder "
+                "of an iteration."
+            )
+        columns = [*_REQUIRED, *(name for name in _OPTIONAL if name in names)]
+        return list(pq.read_table(file, columns=columns).to_pylist())
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{file} cannot be read as a pairs table ({error}). Make the pairs again."
+        ) from error
+
+
+def _pair(row: dict[str, Any]) -> TrainingPair:
+    for name in _REQUIRED:
+        if row[name] is None or (name.endswith("token_ids") and not row[name]):
+            raise DataError(
+                f"Pair {row['pair_id']!r} has an empty {name}. A pair needs an image, a prompt and "
+                "the sampled token ids of both responses."
+            )
+    return TrainingPair(
+        pair_id=row["pair_id"],
+        prompt_text=row["prompt_text"],
+        image=ImageRef(
+            uri=row["image_uri"],
+            sha256=row["image_sha256"],
+            corruption=row.get("image_corruption"),
+        ),
+        image_bytes=_embedded_bytes(row["images"]),
+        chosen_token_ids=tuple(row["chosen_token_ids"]),
+        rejected_token_ids=tuple(row["rejected_token_ids"]),
+    )
+
+
+def _embedded_bytes(images: list[dict[str, Any]]) -> bytes | None:
+    return images[0]["bytes"] if images else None

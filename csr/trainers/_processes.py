@@ -1,0 +1,131 @@
+"""Data-parallel training: one process a GPU, each with a whole copy of the model.
+
+`train_in_processes` starts torch's launcher on this module and waits; what the user
+sees (progress, errors, the result) is as if training ran in this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import csr.errors
+from csr.errors import CSRError, EnvironmentFault
+from csr.protocols import Progress, TrainingResult
+from csr.trainers._isolation import staged_output
+from csr.types import PolicyRef
+
+if TYPE_CHECKING:
+    from csr.trainers.dpo import Config
+
+_PROGRESS = re.compile(r"csr-progress (\d+) (\d+)\n")
+_TAIL_LINES = 15
+
+
+def train_in_processes(
+    config: Config,
+    *,
+    policy: PolicyRef,
+    pairs_path: Path,
+    output_dir: Path,
+    seed: int,
+    progress: Progress,
+) -> TrainingResult:
+    """`Trainer.train` in `config.num_processes` processes of this machine.
+
+    A process's own CSRError is raised here again; any other failure is an
+    EnvironmentFault that quotes the end of the processes' output.
+    """
+    with staged_output(output_dir, ("model", "adapter")) as folder:
+        job = {
+            "config": config.model_dump(mode="json"),
+            "policy": asdict(policy),
+            "pairs_path": str(pairs_path.absolute()),
+            "seed": seed,
+        }
+        (folder / "job.json").write_text(json.dumps(job))
+        status, tail = _launch(folder, config.num_processes, progress)
+        _raise_own_error(folder)
+        if status != 0:
+            raise EnvironmentFault(
+                f"Training in {config.num_processes} processes failed (exit status {status}). The "
+                "end of its output:\n" + "\n".join(tail)
+            )
+        answer = json.loads((folder / "result.json").read_text())
+    return TrainingResult(
+        model_path=output_dir / "model", adapter_path=output_dir / "adapter", **answer
+    )
+
+
+def _launch(folder: Path, num_processes: int, progress: Progress) -> tuple[int, list[str]]:
+    """Exit status and the last lines of output. The processes end with this call."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        f"--nproc-per-node={num_processes}", "--module", "csr.trainers._processes",
+        str(folder),
+    ]  # fmt: skip
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    launcher = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )  # fmt: skip
+    try:
+        assert launcher.stdout is not None
+        for line in launcher.stdout:
+            if counts := _PROGRESS.fullmatch(line):
+                progress(int(counts[1]), int(counts[2]))
+            else:
+                tail.append(line.rstrip())
+        return launcher.wait(), list(tail)
+    finally:
+        if launcher.poll() is None:
+            launcher.terminate()  # the launcher ends its processes before itself
+            launcher.wait()
+
+
+def _raise_own_error(folder: Path) -> None:
+    """The first process that failed by itself knows why; the others were only ended."""
+    for file in sorted(folder.glob("error-*.json")):
+        error = json.loads(file.read_text())
+        raise getattr(csr.errors, error["type"])(error["message"])
+
+
+def _main(folder: Path) -> int:
+    """What each process runs. Exit status 0, or 1 after writing the error."""
+    from csr.trainers.dpo import DPO, Config
+
+    job: dict[str, Any] = json.loads((folder / "job.json").read_text())
+    rank = int(os.environ["RANK"])
+
+    def report(done: int, total: int) -> None:
+        if rank == 0:
+            print(f"csr-progress {done} {total}", flush=True)
+
+    try:
+        result = DPO(Config(**job["config"])).train_here(
+            policy=PolicyRef(**job["policy"]),
+            pairs_path=Path(job["pairs_path"]),
+            output_dir=folder if rank == 0 else folder / f"rank-{rank}",
+            seed=job["seed"],
+            progress=report,
+            rank=rank,
+        )
+    except CSRError as error:
+        failure = {"type": type(error).__name__, "message": str(error)}
+        (folder / f"error-{rank}.json").write_text(json.dumps(failure))
+        return 1
+    if rank == 0:
+        answer = {"metrics": result.metrics, "history": result.history}
+        (folder / "result.json").write_text(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1])))

@@ -1,0 +1,250 @@
+"""Geometry of small plots; `templates/charts.html.j2` draws them as SVG.
+
+Coordinates are SVG user units in a box of `WIDTH` by `HEIGHT`, y pointing down. Text
+is drawn by the template, which escapes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH = 320
+HEIGHT = 190
+LEFT, RIGHT, TOP, BOTTOM = 46, 308, 12, 160
+"""Edges of the area that data is drawn in."""
+NUM_BINS = 24
+MAX_POINTS = 300
+"""More points of one line than this cannot be told apart at the plot's size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One line: (x, y) points, not finite ones left out by `line_chart`."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    errors: Sequence[float] = ()
+    """Standard error of each y, drawn as a bar of one each way; empty for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A mark on an axis: where, and what is written there."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnSeries:
+    """One series in user units. `path` is SVG path data."""
+
+    label: str
+    path: str
+    points: tuple[tuple[float, float], ...] = ()
+    error_path: str = ""
+    mean_at: float | None = None
+    """x of a mean's mark, for histograms."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """A plot ready to be drawn."""
+
+    kind: str
+    """ "line" or "histogram"."""
+    title: str
+    note: str
+    """E.g. which way is better; "" for none."""
+    x_label: str
+    series: tuple[DrawnSeries, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    summary: str
+    """What a reader who cannot see the plot should know."""
+
+
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    note: str = "",
+    from_zero: bool = False,
+) -> Chart | None:
+    """Lines over a common x; None where no point is finite.
+
+    `from_zero` starts the y axis at 0, so that a small change does not look like a large
+    one. x is a count (iterations, steps), so its ticks are whole.
+    """
+    cleaned = [_finite(each) for each in series]
+    cleaned = [each for each in cleaned if each.points]
+    if not cleaned:
+        return None
+    xs = [x for each in cleaned for x, _ in each.points]
+    lows = [y - e for each in cleaned for (_, y), e in zip(each.points, each.errors, strict=True)]
+    highs = [y + e for each in cleaned for (_, y), e in zip(each.points, each.errors, strict=True)]
+    y_low, y_high = min(lows), max(highs)
+    if from_zero:
+        y_low = min(0.0, *(y for each in cleaned for _, y in each.points))
+    y_ticks = nice_ticks(y_low, y_high, cover=True)
+    x_ticks = nice_ticks(min(xs), max(xs), whole=True)
+    x_scale = _Scale(min(xs), max(xs), LEFT + 8, RIGHT - 8)
+    y_scale = _Scale(y_ticks[0], y_ticks[-1], BOTTOM, TOP)
+    return Chart(
+        kind="line",
+        title=title,
+        note=note,
+        x_label=x_label,
+        series=tuple(_draw_line(each, x_scale, y_scale) for each in cleaned),
+        x_ticks=tuple(Tick(x_scale(x), tick_text(x)) for x in x_ticks),
+        y_ticks=tuple(Tick(y_scale(y), tick_text(y)) for y in y_ticks),
+        summary=f"{title}. " + " ".join(_describe(each) for each in cleaned),
+    )
+
+
+def histogram(title: str, groups: Sequence[tuple[str, Sequence[float]]]) -> Chart | None:
+    """Distributions over common bins, as counts; None where no value is finite."""
+    finite = [(label, [v for v in values if math.isfinite(v)]) for label, values in groups]
+    finite = [(label, values) for label, values in finite if values]
+    if not finite:
+        return None
+    low, high, num_bins = bin_edges([value for _, values in finite for value in values])
+    counts = [bin_counts(values, low, high, num_bins) for _, values in finite]
+    y_ticks = nice_ticks(0, max(map(max, counts)), whole=True, cover=True)
+    x_scale = _Scale(low, high, LEFT, RIGHT)
+    y_scale = _Scale(0, y_ticks[-1], BOTTOM, TOP)
+    means = [math.fsum(values) / len(values) for _, values in finite]
+    described = [
+        f"{label}: mean {tick_text(mean)}, {len(values)} values."
+        for (label, values), mean in zip(finite, means, strict=True)
+    ]
+    return Chart(
+        kind="histogram",
+        title=title,
+        note="",
+        x_label="",
+        series=tuple(
+            DrawnSeries(label=label, path=_steps(bins, y_scale), mean_at=x_scale(mean))
+            for (label, _), bins, mean in zip(finite, counts, means, strict=True)
+        ),
+        x_ticks=tuple(Tick(x_scale(x), tick_text(x)) for x in nice_ticks(low, high)),
+        y_ticks=tuple(Tick(y_scale(y), tick_text(y)) for y in y_ticks),
+        summary=" ".join([f"{title}.", *described]),
+    )
+
+
+def bin_edges(values: Sequence[float]) -> tuple[float, float, int]:
+    """Where bins begin and end, and how many there are.
+
+    Whole numbers get bins around whole numbers, so that no bar stands between two.
+    """
+    low, high = min(values), max(values)
+    if all(float(value).is_integer() for value in values):
+        per_bin = math.ceil((high - low + 1) / NUM_BINS)
+        num_bins = math.ceil((high - low + 1) / per_bin)
+        return low - 0.5, low - 0.5 + num_bins * per_bin, num_bins
+    return (low, high, NUM_BINS) if low < high else (low - 0.5, high + 0.5, NUM_BINS)
+
+
+def bin_counts(values: Sequence[float], low: float, high: float, num_bins: int) -> list[int]:
+    """How many values lie in each of equal bins; `high` belongs to the last."""
+    counts = [0] * num_bins
+    for value in values:
+        place = int((value - low) / (high - low) * num_bins)
+        counts[min(place, num_bins - 1)] += 1
+    return counts
+
+
+def nice_ticks(
+    low: float, high: float, *, whole: bool = False, cover: bool = False, count: int = 5
+) -> list[float]:
+    """About `count` multiples of 1, 2 or 5 times a power of ten within [low, high].
+
+    `whole` allows whole numbers only; `cover` lets the ends enclose [low, high].
+    """
+    if high <= low:
+        return [low - 0.5, low, low + 0.5] if cover else [low]
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    if whole:
+        step = max(1.0, round(step))
+    first, last = low / step, high / step
+    if cover:
+        multiples = range(math.floor(first + 1e-9), math.ceil(last - 1e-9) + 1)
+    else:
+        multiples = range(math.ceil(first - 1e-9), math.floor(last + 1e-9) + 1)
+    return [multiple * step for multiple in multiples] or [low]
+
+
+def tick_text(value: float) -> str:
+    """Four significant digits at most, without trailing zeros: 0.05, 12.5, 1500."""
+    if abs(value) < 1e-12:
+        return "0"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Maps [low, high] to user units."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        if self.high == self.low:
+            return round((self.start + self.end) / 2, 1)
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
+
+
+def _finite(series: Series) -> Series:
+    """Finite points only, thinned to `MAX_POINTS`; an error for each of them."""
+    errors = series.errors or [0.0] * len(series.points)
+    kept = [
+        (point, error if math.isfinite(error) else 0.0)
+        for point, error in zip(series.points, errors, strict=True)
+        if all(map(math.isfinite, point))
+    ]
+    every = -(-len(kept) // MAX_POINTS) or 1
+    thinned = (
+        kept[::every] if not kept or (len(kept) - 1) % every == 0 else [*kept[::every], kept[-1]]
+    )
+    return Series(
+        label=series.label,
+        points=[point for point, _ in thinned],
+        errors=[error for _, error in thinned],
+    )
+
+
+def _draw_line(series: Series, x_scale: _Scale, y_scale: _Scale) -> DrawnSeries:
+    points = tuple((x_scale(x), y_scale(y)) for x, y in series.points)
+    bars = [
+        f"M{x_scale(x)} {min(y_scale(y - error), BOTTOM)}V{max(y_scale(y + error), TOP)}"
+        for (x, y), error in zip(series.points, series.errors, strict=True)
+        if error > 0
+    ]
+    path = "M" + "L".join(f"{x} {y}" for x, y in points)
+    return DrawnSeries(label=series.label, path=path, points=points, error_path="".join(bars))
+
+
+def _steps(counts: Sequence[int], y_scale: _Scale) -> str:
+    """The outline of a histogram's bars, from the axis back to the axis."""
+    width = (RIGHT - LEFT) / len(counts)
+    path = f"M{LEFT} {y_scale(0)}"
+    for place, count in enumerate(counts):
+        path += f"V{y_scale(count)}H{round(LEFT + (place + 1) * width, 1)}"
+    return f"{path}V{y_scale(0)}"
+
+
+def _describe(series: Series) -> str:
+    first, last = series.points[0], series.points[-1]
+    name = f"{series.label}: " if series.label else ""
+    if len(series.points) == 1:
+        return f"{name}{tick_text(first[1])}."
+    return f"{name}from {tick_text(first[1])} to {tick_text(last[1])}."

@@ -1,0 +1,87 @@
+"""What can be found wrong with a run before anything is written or any engine is built."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from csr.checkpoints import base_policy, resolve_model
+from csr.errors import ConfigError
+from csr.prompts import LoadedPrompts, load_prompts
+from csr.protocols import Json
+from csr.rendering import load_processor
+from csr.types import Prompt
+from flows.config import Recipe
+from flows.progress import stage_progress
+from storage.atomic import require_free_space
+
+ITERATION_BYTES_PER_WEIGHT_BYTE = 1.5
+"""A merged checkpoint, its adapter, and the tables beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedInputs:
+    """What a run starts from, proved to be usable."""
+
+    prompts: LoadedPrompts
+    base_policy: Json
+    """The `PolicyRef` of the user's own model, as the manifest stores it."""
+
+
+def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
+    """Read the model's directory, the prompts and every image, and look at the disk.
+
+    CSRError names the first thing that cannot work. Nothing is written.
+    """
+    model = resolve_model(recipe.policy.model)
+    _check_model(recipe, model)
+    _check_similarity(recipe)
+    weight_bytes = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    needed = weight_bytes * ITERATION_BYTES_PER_WEIGHT_BYTE * recipe.num_iterations
+    require_free_space(home, int(needed))
+    with stage_progress("check prompts and images") as progress:
+        loaded = load_prompts(
+            Path(recipe.data.prompts),
+            Path(recipe.data.images),
+            on_bad_image=recipe.data.on_bad_image,
+            progress=progress,
+        )
+    refuse_leaks(recipe, loaded.prompts)
+    policy = dataclasses.asdict(base_policy(recipe.policy.model))
+    return CheckedInputs(prompts=loaded, base_policy=policy)
+
+
+def refuse_leaks(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
+    """ConfigError where one image, by content, serves both training and evaluation."""
+    trained_on = {prompt.image.sha256: prompt.prompt_id for prompt in prompts}
+    for choice in recipe.evaluation:
+        for prompt in choice.build().prompts():
+            if prompt.image.sha256 in trained_on:
+                raise ConfigError(
+                    f"The image {prompt.image.uri} of the benchmark {choice.name!r} is also the "
+                    f"image of the training prompt {trained_on[prompt.image.sha256]!r}. Held-out "
+                    "images are never trained on: remove it from one of the two files."
+                )
+
+
+def _check_model(recipe: Recipe, model: Path) -> None:
+    """A sampler and a trainer may have their own tests; most need the checkpoint's processor."""
+    check = getattr(recipe.sampler.module, "check_model", None)
+    if check is not None:
+        check(model)
+    else:
+        load_processor(str(model))
+    check = getattr(recipe.trainer.module, "check_model", None)
+    if check is not None:
+        check(model)
+
+
+def _check_similarity(recipe: Recipe) -> None:
+    """Without this, a wrong name would be found only after the base model was evaluated."""
+    if recipe.similarity is None:
+        return
+    check = getattr(recipe.similarity.module, "check", None)
+    if check is not None:
+        check(recipe.similarity.settings)

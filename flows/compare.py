@@ -1,0 +1,317 @@
+"""Several runs side by side: each configuration's figures over its seeds, and a verdict.
+
+A hallucination figure stands beside recall and length everywhere: a policy that says
+less hallucinates less, which is no gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from csr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = (
+    "chair_s",
+    "chair_i",
+    "recall",
+    "mean_response_sentences",
+    "mean_response_tokens",
+    "colour_accuracy",
+    "position_accuracy",
+    "sentence_accuracy",
+    "pope_accuracy",
+    "pope_random_accuracy",
+    "pope_popular_accuracy",
+    "pope_adversarial_accuracy",
+    "distinct_2",
+    "repetition",
+)
+BASE_LABEL = "base"
+MAX_RECALL_FALL = 0.03
+"""A larger fall in recall means that less of the image is described."""
+MAX_LENGTH_CHANGE = 0.10
+"""A larger relative change in length makes hallucination figures hard to compare."""
+
+_LENGTHS = ("mean_response_sentences", "mean_response_tokens")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMetrics:
+    """One run's figures. Runs of one `label` differ by seed alone."""
+
+    label: str
+    seed: int
+    base: Mapping[str, float]
+    iterations: Sequence[Mapping[str, float]]
+    """Iteration 1 first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """A figure over seeds."""
+
+    mean: float
+    min: float
+    max: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One configuration after one iteration; iteration 0 is before training."""
+
+    label: str
+    iteration: int
+    seeds: tuple[int, ...]
+    metrics: dict[str, Spread]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What changed in one configuration, against its own base or against a control."""
+
+    label: str
+    against: str
+    iteration: int
+    chair_s_change: Spread | None
+    """Relative: -0.8 is a fall by 80 %. None where it is not measured or divides by zero."""
+    recall_change: Spread | None
+    """A difference of fractions: -0.01 is one point less."""
+    length_change: Spread | None
+    """Relative, in sentences (in tokens where sentences are not measured)."""
+    cautions: tuple[str, ...]
+    """Why a lower hallucination rate may be no gain."""
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        parts = [
+            f"chair_s {_signed(self.chair_s_change, '%')}" if self.chair_s_change else "",
+            f"recall {_signed(self.recall_change, ' points')}" if self.recall_change else "",
+            f"length {_signed(self.length_change, '%')}" if self.length_change else "",
+        ]
+        figures = ", ".join(filter(None, parts)) or "nothing to compare"
+        cautions = "".join(f" Caution: {caution}." for caution in self.cautions)
+        where = f"{self.label}, iteration {self.iteration}, against {self.against}"
+        return f"{where}: {figures}.{cautions}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The table and the verdicts. `columns` are those that any run measured."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+def compare_runs(
+    runs: Sequence[RunMetrics],
+    *,
+    control: str | None = None,
+    columns: Sequence[str] = COLUMNS,
+) -> Comparison:
+    """Compare runs; labels keep the order in which they first occur.
+
+    `control` is the label that every other one is also held against, e.g. training on
+    random pairs. ConfigError without runs, for one seed twice under one label, and for
+    a control that is not among the labels.
+    """
+    by_label = _group(runs)
+    if control is not None and control not in by_label:
+        raise ConfigError(
+            f"There is no run of the control {control!r}. Labels: {', '.join(by_label)}."
+        )
+    rows = _base_rows(by_label, columns)
+    for label, group in by_label.items():
+        for iteration in range(1, max(len(run.iterations) for run in group) + 1):
+            having = [run for run in group if len(run.iterations) >= iteration]
+            rows.append(_row(label, iteration, having, columns))
+    verdicts = [_against_base(label, group) for label, group in by_label.items()]
+    if control is not None:
+        others = [label for label in by_label if label != control]
+        verdicts += [_against_control(by_label[label], by_label[control]) for label in others]
+    return Comparison(
+        columns=tuple(c for c in columns if any(c in row.metrics for row in rows)),
+        rows=tuple(rows),
+        verdicts=tuple(verdict for verdict in verdicts if verdict is not None),
+    )
+
+
+def _group(runs: Sequence[RunMetrics]) -> dict[str, list[RunMetrics]]:
+    if not runs:
+        raise ConfigError("There is nothing to compare: give at least one run.")
+    by_label: dict[str, list[RunMetrics]] = {}
+    for run in runs:
+        group = by_label.setdefault(run.label, [])
+        if any(other.seed == run.seed for other in group):
+            raise ConfigError(
+                f"Two runs are labelled {run.label!r} and have seed {run.seed}: they would count "
+                "twice in the mean. Leave one out, or give it a label of its own."
+            )
+        group.append(run)
+    return by_label
+
+
+def _metrics(run: RunMetrics, iteration: int) -> Mapping[str, float]:
+    return run.base if iteration == 0 else run.iterations[iteration - 1]
+
+
+def _row(label: str, iteration: int, runs: Sequence[RunMetrics], columns: Sequence[str]) -> Row:
+    metrics = {}
+    for column in columns:
+        figures = [_metrics(run, iteration).get(column) for run in runs]
+        spread = _spread(figures)
+        if spread is not None:
+            metrics[column] = spread
+    seeds = tuple(sorted(run.seed for run in runs))
+    return Row(label=label, iteration=iteration, seeds=seeds, metrics=metrics)
+
+
+def _base_rows(by_label: Mapping[str, list[RunMetrics]], columns: Sequence[str]) -> list[Row]:
+    """Iteration 0 of each label, or one row where all labels start from the same bases."""
+    starts = [{tuple(sorted(run.base.items())) for run in runs} for runs in by_label.values()]
+    if all(start == starts[0] for start in starts):
+        everyone = [run for runs in by_label.values() for run in runs]
+        by_seed = {run.seed: run for run in everyone}
+        return [_row(BASE_LABEL, 0, list(by_seed.values()), columns)]
+    return [_row(label, 0, runs, columns) for label, runs in by_label.items()]
+
+
+def _spread(figures: Sequence[float | None]) -> Spread | None:
+    """Over the figures that exist; None where none does."""
+    there = [figure for figure in figures if figure is not None]
+    if not there:
+        return None
+    mean = sum(there) / len(there)
+    return Spread(mean=mean, min=min(there), max=max(there), count=len(there))
+
+
+def _against_base(label: str, group: Sequence[RunMetrics]) -> Verdict | None:
+    """The last iteration that every seed reached, each seed against its own base."""
+    iteration = min(len(run.iterations) for run in group)
+    if iteration == 0:
+        return None
+    pairs = [(run.base, _metrics(run, iteration)) for run in group]
+    return _verdict(label, BASE_LABEL, iteration, pairs)
+
+
+def _against_control(group: Sequence[RunMetrics], control: Sequence[RunMetrics]) -> Verdict | None:
+    """The last iteration that all runs of both reached: seed by seed, else mean by mean."""
+    iteration = min(len(run.iterations) for run in (*group, *control))
+    if iteration == 0:
+        return None
+    of_seed = {run.seed: run for run in control}
+    if all(run.seed in of_seed for run in group):
+        pairs = [
+            (_metrics(of_seed[run.seed], iteration), _metrics(run, iteration)) for run in group
+        ]
+    else:
+        pairs = [(_means(control, iteration), _means(group, iteration))]
+    return _verdict(group[0].label, control[0].label, iteration, pairs)
+
+
+def _means(runs: Sequence[RunMetrics], iteration: int) -> dict[str, float]:
+    row = _row("", iteration, runs, ("chair_s", "recall", *_LENGTHS))
+    return {name: spread.mean for name, spread in row.metrics.items()}
+
+
+def _verdict(
+    label: str,
+    against: str,
+    iteration: int,
+    pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]],
+) -> Verdict:
+    length = next((name for name in _LENGTHS if all(name in new for _, new in pairs)), _LENGTHS[0])
+    recall = _spread([_difference(old, new, "recall") for old, new in pairs])
+    length_change = _spread([_relative(old, new, length) for old, new in pairs])
+    cautions = []
+    if recall is not None and recall.mean < -MAX_RECALL_FALL:
+        cautions.append(
+            f"recall fell by more than {MAX_RECALL_FALL * 100:.0f} points, so less is described"
+        )
+    if length_change is not None and abs(length_change.mean) > MAX_LENGTH_CHANGE:
+        cautions.append(f"the length changed by more than {MAX_LENGTH_CHANGE:.0%}")
+    return Verdict(
+        label=label,
+        against=against,
+        iteration=iteration,
+        chair_s_change=_spread([_relative(old, new, "chair_s") for old, new in pairs]),
+        recall_change=recall,
+        length_change=length_change,
+        cautions=tuple(cautions),
+    )
+
+
+def _difference(old: Mapping[str, float], new: Mapping[str, float], name: str) -> float | None:
+    return new[name] - old[name] if name in old and name in new else None
+
+
+def _relative(old: Mapping[str, float], new: Mapping[str, float], name: str) -> float | None:
+    difference = _difference(old, new, name)
+    return difference / old[name] if difference is not None and old[name] else None
+
+
+def _signed(spread: Spread, unit: str) -> str:
+    mean = f"{spread.mean * 100:+.1f}{unit}"
+    if spread.count == 1:
+        return mean
+    return f"{mean} ({spread.min * 100:+.1f} to {spread.max * 100:+.1f})"
+
+
+def cell(spread: Spread | None) -> str:
+    """Mean and range, e.g. "0.182 (0.150-0.228)"; a dash where nothing was measured."""
+    if spread is None:
+        return "–"
+    if spread.min == spread.max:
+        return f"{spread.mean:.3f}"
+    return f"{spread.mean:.3f} ({spread.min:.3f}-{spread.max:.3f})"
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as plain values for `--json`, each verdict with its `text`."""
+    document = asdict(comparison)
+    for value, verdict in zip(document["verdicts"], comparison.verdicts, strict=True):
+        value["text"] = verdict.text
+    return document
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """A table, then one list item a verdict."""
+    header = _header(comparison)
+    lines = [header, ["---"] * len(header), *(_cells(row, comparison) for row in comparison.rows)]
+    table = [f"| {' | '.join(map(_escape, line))} |" for line in lines]
+    return "\n".join([*table, "", *(f"- {verdict.text}" for verdict in comparison.verdicts), ""])
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def to_rich(comparison: Comparison) -> Table:
+    """A table for the terminal, with the verdicts below it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(caption=Text("\n".join(verdict.text for verdict in comparison.verdicts)))
+    table.caption_justify = "left"
+    for title in _header(comparison):
+        table.add_column(Text(title), overflow="fold")
+    for row in comparison.rows:
+        table.add_row(*map(Text, _cells(row, comparison)))
+    return table
+
+
+def _header(comparison: Comparison) -> list[str]:
+    return ["configuration", "iteration", "seeds", *comparison.columns]
+
+
+def _cells(row: Row, comparison: Comparison) -> list[str]:
+    seeds = ", ".join(map(str, row.seeds))
+    figures = [cell(row.metrics.get(column)) for column in comparison.columns]
+    return [row.label, str(row.iteration), seeds, *figures]

@@ -1,0 +1,89 @@
+"""Finds a component by its module name: the file is the registry.
+
+A component's module offers `Config` and `build(config, ...)`. It may also offer
+`resolved(config)`, the same configuration with everything that a preset decides written
+out; if it is a sampler or trainer, `check_model(path)`, its own test whether it can use a
+policy; if it is a similarity, `check(config)`, the same for its own model.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
+
+from csr.config import ComponentConfig
+from csr.errors import ConfigError
+from flows.validation import NestedFaults, faults_of, suggestion
+
+
+class Component(BaseModel):
+    """A module of `package` chosen by `name`, with that module's own settings.
+
+    In a recipe: `{name: vllm, dtype: float32}`, or only the name. `settings` is an instance
+    of the module's `Config`, so a misspelt key fails here.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    package: ClassVar[str]
+
+    name: str
+    settings: ComponentConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_settings(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise ValueError("needs a `name`: the module to use")
+        if isinstance(value.get("settings"), ComponentConfig):
+            return value
+        options = {key: option for key, option in value.items() if key != "name"}
+        return {"name": value["name"], "settings": _settings(cls.package, value["name"], options)}
+
+    @model_serializer
+    def _flatten(self) -> dict[str, Any]:
+        return {"name": self.name, **self.settings.model_dump(mode="json")}
+
+    @property
+    def module(self) -> ModuleType:
+        """The component's module."""
+        return load(self.package, self.name)
+
+    def build(self, **context: Any) -> Any:
+        """The component itself: whatever the module's `build` makes of its settings."""
+        return self.module.build(self.settings, **context)
+
+    def with_settings(self, settings: ComponentConfig) -> Self:
+        """The same component with other settings of its own kind."""
+        return self.model_copy(update={"settings": settings})
+
+
+def load(package: str, name: str) -> ModuleType:
+    """The module behind a component's name. ConfigError names the known ones.
+
+    Modules import nothing heavy, so looking at all of a package's files costs little.
+    """
+    files = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    modules = {file.name: importlib.import_module(f"{package}.{file.name}") for file in files}
+    known = sorted(key for key, module in modules.items() if hasattr(module, "build"))
+    if name not in known:
+        raise ConfigError(
+            f"There is no component {name!r} in {package}.{suggestion(name, known)} "
+            f"Known: {', '.join(known)}."
+        )
+    return modules[name]
+
+
+def _settings(package: str, name: str, options: dict[str, Any]) -> ComponentConfig:
+    module = load(package, name)
+    try:
+        settings: ComponentConfig = module.Config.model_validate(options)
+    except ValueError as error:
+        raise NestedFaults(faults_of(error, module.Config)) from None
+    resolved = getattr(module, "resolved", None)
+    return resolved(settings) if resolved else settings

@@ -1,0 +1,172 @@
+"""A recipe: an experiment as data, validated before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field, model_validator
+
+from csr.config import ComponentConfig, Location, locations
+from csr.errors import ConfigError
+from csr.world.settings import Config as WorldConfig
+from flows.components import Component
+from flows.recipe_file import read_document
+from flows.validation import validate
+from rewards.calibrated import REWARD_PRESETS
+from rewards.calibrated import Config as RewardConfig
+
+WORLD_MARK = "${world}"
+COMPONENT_FIELDS = ("sampler", "source", "similarity", "trainer")
+C = TypeVar("C", bound=ComponentConfig)
+
+
+class SamplerChoice(Component):
+    """A module of `csr/samplers`."""
+
+    package: ClassVar[str] = "csr.samplers"
+
+
+class SourceChoice(Component):
+    """A module of `csr/sources`."""
+
+    package: ClassVar[str] = "csr.sources"
+
+
+class TrainerChoice(Component):
+    """A module of `csr/trainers`."""
+
+    package: ClassVar[str] = "csr.trainers"
+
+
+class SimilarityChoice(Component):
+    """A module of `rewards/similarity`."""
+
+    package: ClassVar[str] = "rewards.similarity"
+
+
+class BenchmarkChoice(Component):
+    """A module of `csr/evaluation`."""
+
+    package: ClassVar[str] = "csr.evaluation"
+
+
+class DataConfig(ComponentConfig):
+    """Where prompts come from."""
+
+    prompts: Location
+    """JSONL file, or JSON file in CSR's form: records with `id`, `image`, `input`."""
+    images: Location
+    """Folder that the records' image paths are relative to."""
+    num_prompts_per_iteration: int = Field(default=128, ge=1)
+    """Prompts sampled in one iteration."""
+    prompt_order: Literal["fresh", "same"] = "fresh"
+    """`fresh`: each iteration takes the next slice, cyclically; `same`: always the first
+    slice, as the paper does (section 4.1)."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """Whether an unreadable image stops the run, or is skipped and counted."""
+
+
+class PolicyConfig(ComponentConfig):
+    """The model that improves itself."""
+
+    model: Location
+    """Directory or hub id of a Hugging Face vision-language model."""
+
+
+class Recipe(ComponentConfig):
+    """Everything that decides a run's result."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")
+    """Names the run: lower-case letters, digits, "-" and "_". Runs of one name differ by seed."""
+    seed: int = 0
+    """Seeds sampling, pairing, training order and adapter initialisation."""
+    num_iterations: int = Field(default=3, ge=1, le=99)
+    shard_size: int = Field(default=128, ge=1)
+    """Prompts searched together; a shard is the unit that a resumed run keeps."""
+    num_statistics_prompts: int = Field(default=128, ge=8)
+    """Prompts whose sampled captions give the calibration its mean and deviation."""
+    world: WorldConfig | None = None
+    """The embedded world to build; `${world}` in any path below is its directory."""
+    data: DataConfig
+    policy: PolicyConfig
+    sampler: SamplerChoice
+    source: SourceChoice
+    similarity: SimilarityChoice | None = None
+    reward: RewardConfig = RewardConfig()
+    """Starts from the reward of the source's preset, where it names one."""
+    trainer: TrainerChoice
+    evaluation: tuple[BenchmarkChoice, ...] = ()
+    probe_tolerance: float = Field(default=1e-3, gt=0)
+    """Largest difference in nats per token allowed between the sampler's and the trainer's
+    log-probabilities of a freshly loaded policy (fp32; use about 0.1 in bf16)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_preset(cls, value: Any) -> Any:
+        source = value.get("source") if isinstance(value, dict) else None
+        preset = source.get("preset") if isinstance(source, dict) else None
+        if not isinstance(preset, str) or preset not in REWARD_PRESETS:
+            return value
+        given = value.get("reward") or {}
+        if not isinstance(given, dict):
+            return value
+        return {**value, "reward": {**REWARD_PRESETS[preset].model_dump(), **given}}
+
+
+def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The recipe in a YAML file with `a.b=value` overrides applied and its paths absolute.
+
+    ConfigError names the file, the place and the nearest valid setting.
+    """
+    recipe = validate(Recipe, read_document(path, overrides), path.name)
+    if recipe.world is None and WORLD_MARK in recipe.model_dump_json():
+        raise ConfigError(
+            f"{path.name}: a path begins with {WORLD_MARK}, but the recipe has no `world`. Add "
+            "`world: {}` to build the embedded world, or name your own files."
+        )
+    return resolve_paths(recipe)
+
+
+def resolve_world(recipe: Recipe, world_dir: Path) -> Recipe:
+    """The recipe with `${world}` replaced by the world's directory."""
+    document = json.loads(recipe.model_dump_json())
+    world = document.pop("world")
+    text = json.dumps(document).replace(WORLD_MARK, json.dumps(str(world_dir))[1:-1])
+    return validate(Recipe, {**json.loads(text), "world": world}, recipe.name)
+
+
+def resolve_paths(recipe: Recipe) -> Recipe:
+    """The recipe with every existing path made absolute: a resumed run may start elsewhere."""
+
+    def component(choice: Any) -> Any:
+        return choice and choice.with_settings(_absolute(choice.settings))
+
+    return recipe.model_copy(
+        update={
+            "data": _absolute(recipe.data),
+            "policy": _absolute(recipe.policy),
+            **{name: component(getattr(recipe, name)) for name in COMPONENT_FIELDS},
+            "evaluation": tuple(component(choice) for choice in recipe.evaluation),
+        }
+    )
+
+
+def recipe_sha256(recipe: Recipe) -> str:
+    """Digest of the resolved recipe, independent of key order."""
+    document = json.loads(recipe.model_dump_json())
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def run_id_of(recipe: Recipe) -> str:
+    """`<name>-<four hex digits of the recipe>`: the same command finds the same run."""
+    return f"{recipe.name}-{recipe_sha256(recipe)[:4]}"
+
+
+def _absolute(settings: C) -> C:
+    given = {name: Path(value).expanduser() for name, value in locations(settings).items()}
+    found = {name: os.path.abspath(path) for name, path in given.items() if path.exists()}
+    return settings.model_copy(update=found)

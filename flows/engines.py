@@ -1,0 +1,86 @@
+"""The engines of this process: built on first use, kept warm, closed together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from csr.checkpoints import weights_sha256
+from csr.errors import ModelError
+from csr.protocols import Sampler, Similarity, Trainer
+from csr.types import PolicyRef
+from flows.config import Recipe
+from storage.manifest import fingerprint
+
+
+class Engines:
+    """Hands stages a sampler that speaks for the wanted policy, and a similarity."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._sampler: Sampler | None = None
+        self._policy: PolicyRef | None = None
+        self._similarity: Similarity | None = None
+
+    def sampler(self, policy: PolicyRef) -> Sampler:
+        """The sampler with `policy` loaded; weights are reloaded only when they change.
+
+        ModelError where the policy's files are no longer those that were recorded.
+        """
+        if self._sampler is None:
+            self._sampler = self._recipe.sampler.build()
+        if self._policy is None or self._policy.sha256 != policy.sha256:
+            _check_weights(policy)
+            self._policy = None  # a failing load leaves none in force
+            self._sampler.load_policy(policy)
+            self._policy = policy
+        return self._sampler
+
+    def similarity(self) -> Similarity | None:
+        """The recipe's image-text similarity; None when it names none."""
+        if self._similarity is None and self._recipe.similarity is not None:
+            self._similarity = self._recipe.similarity.build()
+        return self._similarity
+
+    def trainer(self) -> Trainer:
+        """The recipe's trainer. It holds no model between calls."""
+        trainer: Trainer = self._recipe.trainer.build()
+        return trainer
+
+    def close(self) -> None:
+        """Free every engine. Safe to call twice."""
+        for engine in (self._sampler, self._similarity):
+            if engine is not None:
+                engine.close()
+        self._sampler = self._similarity = self._policy = None
+
+
+_warm: dict[str, Engines] = {}
+
+
+def warm_engines(recipe: Recipe) -> Engines:
+    """This process's engines for a recipe; those of another recipe are closed first."""
+    key = fingerprint(
+        sampler=recipe.sampler.model_dump(mode="json"),
+        similarity=recipe.similarity.model_dump(mode="json") if recipe.similarity else None,
+        trainer=recipe.trainer.model_dump(mode="json"),
+    )
+    if key not in _warm:
+        close_engines()
+        _warm[key] = Engines(recipe)
+    return _warm[key]
+
+
+def close_engines() -> None:
+    """Free all engines of this process."""
+    while _warm:
+        _warm.popitem()[1].close()
+
+
+def _check_weights(policy: PolicyRef) -> None:
+    found = weights_sha256(Path(policy.model_path))
+    if found != policy.sha256:
+        raise ModelError(
+            f"The weights of the policy {policy.name} in {policy.model_path} changed since they "
+            f"were recorded (sha256 {policy.sha256[:12]}..., now {found[:12]}...). Put the old "
+            "files back, or start a new run."
+        )

@@ -1,0 +1,60 @@
+"""The few numbers that a stage's record keeps of what it made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from csr.types import PreferencePair, ResponseTree
+from rewards.statistics import Statistics
+
+
+def caption_figures(statistics: Statistics) -> dict[str, float]:
+    """Mean, deviation and count of each raw part, e.g. `likelihood_mean`."""
+    moments = {"likelihood": statistics.likelihood, "image_similarity": statistics.image_similarity}
+    return {
+        f"{name}_{key}": value
+        for name, moment in moments.items()
+        if moment is not None
+        for key, value in (("mean", moment.mean), ("sd", moment.sd), ("count", moment.count))
+    }
+
+
+def tree_figures(trees: Sequence[ResponseTree]) -> dict[str, float]:
+    """How much was sampled."""
+    nodes = [node for tree in trees for node in tree.nodes]
+    return {
+        "num_nodes": len(nodes),
+        "num_finished": sum(len(tree.finished()) for tree in trees),
+        "num_sampled_tokens": sum(len(node.step.token_ids) for node in nodes),
+    }
+
+
+def pair_figures(pairs: Sequence[PreferencePair], num_prompts: int) -> dict[str, float]:
+    """Counts, and means over the pairs."""
+    counts: dict[str, float] = {"num_prompts": num_prompts, "num_pairs": len(pairs)}
+    if not pairs:
+        return counts
+    return counts | {
+        "mean_margin": _mean(pair.margin for pair in pairs),
+        "mean_chosen_reward": _mean(pair.chosen.reward for pair in pairs),
+        "mean_rejected_reward": _mean(pair.rejected.reward for pair in pairs),
+        "mean_chosen_steps": _mean(pair.chosen.num_steps for pair in pairs),
+        "mean_rejected_steps": _mean(pair.rejected.num_steps for pair in pairs),
+        "mean_chosen_tokens": _mean(pair.chosen.num_tokens for pair in pairs),
+        "mean_rejected_tokens": _mean(pair.rejected.num_tokens for pair in pairs),
+    }
+
+
+def sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Counts by name, added up."""
+    total: dict[str, int] = {}
+    for each in counts:
+        for name, count in each.items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return math.fsum(listed) / len(listed)

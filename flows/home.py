@@ -1,0 +1,20 @@
+"""The folder that holds all runs, as every verb opens it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from csr.errors import EnvironmentFault
+from storage.run_store import RunStore
+
+
+def open_store(home: Path) -> RunStore:
+    """The runs below `home`, which need not exist yet. EnvironmentFault where it is no folder."""
+    path = home.expanduser().absolute()
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    if not existing.is_dir():
+        raise EnvironmentFault(
+            f"{existing} is a file, so there can be no runs in {path}. Give a folder with --home "
+            "(or CSR_HOME)."
+        )
+    return RunStore(path)

@@ -1,0 +1,69 @@
+"""What a stage's fingerprint is made of: everything that changes its result, and no more.
+
+Files count by content and not by place. Settings that only change speed (batch sizes, memory
+shares) count too: on real hardware they move the last digits of a log-probability.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from csr.config import locations
+from csr.protocols import Json
+from csr.types import Prompt
+from flows.components import Component
+from storage.atomic import file_sha256
+from storage.attempt import AttemptDir
+
+_MODEL_SUFFIXES = (".json", ".safetensors")
+
+
+def prompt_inputs(prompts: Sequence[Prompt]) -> list[list[str]]:
+    """What each prompt contributes: not where its image lies."""
+    return [[p.prompt_id, p.text, p.image.sha256, p.reference or ""] for p in prompts]
+
+
+def component_inputs(component: Component | None) -> Json | None:
+    """A component's settings, with every file or model directory as the digest of its content.
+
+    Of other directories, such as image folders, nothing counts here: what is read from
+    them is an input of its own.
+    """
+    if component is None:
+        return None
+    named = {name: Path(value) for name, value in locations(component.settings).items()}
+    digests = {name: _digest(path) for name, path in named.items() if path.exists()}
+    return component.model_dump(mode="json") | digests
+
+
+def table_inputs(attempt: AttemptDir, stage: str, table: str) -> list[str]:
+    """Digests of the files that an earlier stage of the attempt wrote to a table, by name."""
+    records = [record for record in attempt.manifest.read().stages if record.stage == stage]
+    files = [file for record in records for file in record.files if file.table == table]
+    return [file.sha256 for file in sorted(files, key=lambda file: file.path)]
+
+
+def _digest(path: Path) -> str:
+    files = [path] if path.is_file() else _model_files(path)
+    digest = hashlib.sha256()
+    for file in files:
+        facts = file.stat()
+        digest.update(_cached_sha256(file, facts.st_mtime_ns, facts.st_size).encode())
+    return digest.hexdigest()
+
+
+def _model_files(directory: Path) -> list[Path]:
+    return [
+        file
+        for file in sorted(directory.iterdir())
+        if file.suffix in _MODEL_SUFFIXES and file.is_file()
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _cached_sha256(file: Path, mtime_ns: int, size: int) -> str:
+    """Read once a process while the file's time and size stay."""
+    return file_sha256(file)

@@ -1,0 +1,171 @@
+"""What `csr ls` and `csr show` tell: JSON shapes that other tools may rely on, and tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from csr.protocols import Json
+from flows.figures import sum_counts
+from flows.home import open_store
+from storage.attempt import AttemptDir, parse_iteration_id
+from storage.manifest import IterationManifest
+from storage.run_store import RunStore
+from storage.tables import content_sha256, count_rows, read_table, table_files
+
+TABLES = ("nodes", "responses", "pairs")
+
+HEADLINE_METRICS = (
+    "chair_s",
+    "chair_i",
+    "recall",
+    "mean_response_sentences",
+    "mean_response_tokens",
+    "colour_accuracy",
+    "position_accuracy",
+    "pope_accuracy",
+    "pope_f1",
+    "distinct_2",
+)
+
+
+def runs(home: Path) -> Json:
+    """`{"runs": [{"run_id", "recipe", "status", "num_iterations"}]}`, newest last."""
+    store = open_store(home)
+    return {
+        "runs": [
+            {
+                "run_id": record.run_id,
+                "recipe": record.recipe,
+                "status": _now(store, record.run_id, record.status),
+                "num_iterations": sum(number > 0 for number in store.iterations(record.run_id)),
+            }
+            for record in store.runs()
+        ]
+    }
+
+
+def run(home: Path, run_id: str) -> Json:
+    """`{"run_id", "status", "prompts", "base": {"metrics"}, "iterations": [...]}`.
+
+    An iteration is `{"iteration_id", "attempt", "status", "metrics"}`; `prompts` counts the
+    prompt file's records as `used` and, by reason, `skipped`.
+    """
+    store = open_store(home)
+    record = store.run(run_id)
+    attempts = [store.attempt(run_id, number) for number in store.iterations(run_id)]
+    manifests = [attempt.manifest.read() for attempt in attempts]
+    base = [manifest for manifest in manifests if manifest.iteration == 0]
+    return {
+        "run_id": run_id,
+        "status": _now(store, run_id, record.status),
+        "prompts": prompt_counts(store, run_id),
+        "base": {"metrics": base[0].metrics if base else {}},
+        "iterations": [_iteration_line(store, m) for m in manifests if m.iteration > 0],
+    }
+
+
+def iteration(home: Path, iteration_id: str) -> Json:
+    """One attempt: counts, tables, seconds and policy. DataError where there is none."""
+    asked = parse_iteration_id(iteration_id)
+    store = open_store(home)
+    attempt = store.attempt(asked.run_id, asked.iteration, asked.attempt)
+    manifest = attempt.manifest.read()
+    policy = manifest.policy_out or {}
+    pairing = manifest.stage("pair")
+    sampled = [stage for stage in manifest.stages if stage.stage == "sample"]
+    figures = pairing.metrics if pairing else {}
+    return {
+        **_iteration_line(store, manifest),
+        "counts": {
+            "prompts": int(figures.get("num_prompts", 0)),
+            "pairs": int(figures.get("num_pairs", 0)),
+            "skipped": pairing.skipped if pairing else {},
+            "candidates_dropped": sum_counts(stage.skipped for stage in sampled),
+        },
+        "tables": _tables(attempt),
+        "seconds": _seconds(manifest),
+        "policy": {"path": policy.get("model_path"), "sha256": policy.get("sha256")},
+    }
+
+
+def prompt_counts(store: RunStore, run_id: str) -> Json:
+    """`{"used": n, "skipped": {reason: n}}` over the records of the run's prompt file."""
+    skipped: dict[str, int] = {}
+    if store.quarantine_path(run_id).exists():
+        for row in read_table(store.quarantine_path(run_id), "quarantine").to_pylist():
+            skipped[row["reason"]] = skipped.get(row["reason"], 0) + 1
+    prompts = store.prompts_path(run_id)
+    return {"used": count_rows(prompts) if prompts.exists() else 0, "skipped": skipped}
+
+
+def table(shape: Json) -> Any:
+    """A shape of `runs` or `run` as a table for people."""
+    from rich.table import Table
+
+    if "runs" in shape:
+        view = Table("run", "recipe", "status", "iterations", title="Runs")
+        for row in shape["runs"]:
+            view.add_row(row["run_id"], row["recipe"], row["status"], str(row["num_iterations"]))
+        return view
+    rows = [("base", "done", shape["base"]["metrics"])]
+    rows += [(i["iteration_id"], i["status"], i["metrics"]) for i in shape["iterations"]]
+    shown = [name for name in HEADLINE_METRICS if any(name in metrics for *_, metrics in rows)]
+    view = Table("iteration", "status", *shown, title=f"Run {shape['run_id']}, held-out images")
+    for name, status, metrics in rows:
+        cells = [f"{metrics[key]:.3f}" if key in metrics else "" for key in shown]
+        view.add_row(name, status, *cells)
+    return view
+
+
+def iteration_table(shape: Json) -> Any:
+    """The shape of `iteration` as a table for people."""
+    from rich.table import Table
+
+    view = Table("what", "value", title=f"{shape['iteration_id']} attempt {shape['attempt']}")
+    view.add_row("status", shape["status"])
+    for part in ("counts", "seconds", "metrics", "policy"):
+        for name, value in shape[part].items():
+            view.add_row(f"{part}.{name}", _cell(value))
+    for name, facts in shape["tables"].items():
+        view.add_row(f"tables.{name}", f"{facts['rows']} rows, {facts['content_sha256'][:16]}")
+    return view
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
+    return f"{value:.4g}" if type(value) is float else str(value)
+
+
+def _now(store: RunStore, run_id: str, status: str) -> str:
+    """A stored status as it is now: a process that was killed could not change it."""
+    killed = status == "running" and not store.is_locked(run_id)
+    return "suspended" if killed else status
+
+
+def _iteration_line(store: RunStore, manifest: IterationManifest) -> Json:
+    return {
+        "iteration_id": f"{manifest.run_id}/{manifest.iteration:02d}",
+        "attempt": manifest.attempt,
+        "status": _now(store, manifest.run_id, manifest.status),
+        "metrics": manifest.metrics,
+    }
+
+
+def _tables(attempt: AttemptDir) -> Json:
+    present = [name for name in TABLES if table_files(attempt.path / name)]
+    return {
+        name: {
+            "rows": sum(count_rows(file) for file in table_files(attempt.path / name)),
+            "content_sha256": content_sha256(attempt.path / name, name),
+        }
+        for name in present
+    }
+
+
+def _seconds(manifest: IterationManifest) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for stage in manifest.stages:
+        seconds[stage.stage] = seconds.get(stage.stage, 0.0) + stage.seconds
+    return seconds

@@ -1,0 +1,62 @@
+"""What people read in place of metric names, and which way each is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LOWER = "lower is better"
+HIGHER = "higher is better"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure of an evaluation."""
+
+    name: str
+    title: str = ""
+    better: str = ""
+    """Which way is better; "" where neither is."""
+    plotted: bool = True
+
+
+METRICS = {
+    "Hallucination, recall and length": (
+        Metric("chair_s", "CHAIR_s: captions that name an absent object", LOWER),
+        Metric("chair_i", "CHAIR_i: mentions of absent objects", LOWER),
+        Metric("recall", "Recall: present objects that are named", HIGHER),
+        Metric("mean_response_sentences", "Length in sentences"),
+        Metric("mean_response_tokens", "Length in tokens"),
+        Metric("truncated_share", "Responses cut by the token limit", LOWER, plotted=False),
+        Metric("empty_share", "Responses without a word", LOWER, plotted=False),
+    ),
+    "Attributes": (
+        Metric("colour_accuracy", "Colours that are right", HIGHER),
+        Metric("position_accuracy", "Positions that are right", HIGHER),
+        Metric("sentence_accuracy", "Sentences that are right in everything", HIGHER),
+        Metric("repeated_object_share", "Objects named again", LOWER, plotted=False),
+    ),
+    "Yes-or-no questions (POPE)": (
+        Metric("pope_accuracy", "Accuracy, mean of the splits", HIGHER),
+        Metric("pope_f1", "F1, mean of the splits", HIGHER),
+        Metric("pope_yes_ratio", "Answers that are yes"),
+        Metric("pope_random_accuracy", "Accuracy, random", HIGHER, plotted=False),
+        Metric("pope_popular_accuracy", "Accuracy, popular", HIGHER, plotted=False),
+        Metric("pope_adversarial_accuracy", "Accuracy, adversarial", HIGHER, plotted=False),
+    ),
+    "Diversity": (
+        Metric("distinct_1", "Distinct words", plotted=False),
+        Metric("distinct_2", "Distinct pairs of words"),
+        Metric("repetition", "Responses that repeat a sentence", LOWER),
+        Metric("repeated_4gram_share", "Repeated four-word sequences", LOWER, plotted=False),
+    ),
+}
+"""Group title -> metrics in the order in which they are shown."""
+
+DISTRIBUTIONS = {
+    "reward": "Reward of the response",
+    "likelihood": "Likelihood, raw, nats",
+    "image_similarity": "Image similarity, raw, 100 × cosine",
+    "num_tokens": "Length in tokens",
+    "num_steps": "Length in sentences",
+}
+"""Part of a pair's sides -> its title."""

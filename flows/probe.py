@@ -1,0 +1,58 @@
+"""Proof that the sampler speaks with the weights that were just trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from csr.errors import ModelError
+from csr.types import PolicyRef, PreferencePair
+from flows.engines import Engines
+
+NUM_PROBE_TEXTS = 8
+SMALLEST_POLICY_CHANGE = 1e-6
+"""Nats per token. Below this the new weights cannot be told from the old ones."""
+
+
+def probe_policy(
+    engines: Engines,
+    *,
+    before: PolicyRef,
+    after: PolicyRef,
+    pairs: Sequence[PreferencePair],
+    tolerance: float,
+) -> dict[str, float]:
+    """Score the first pairs' chosen texts by both policies; leaves `after` in the sampler.
+
+    ModelError where the sampler still speaks with the old weights, or where it disagrees
+    with the trainer's own forward pass by more than `tolerance` nats on a token.
+    """
+    prompts = [pair.prompt for pair in pairs[:NUM_PROBE_TEXTS]]
+    token_ids = [pair.chosen.token_ids for pair in pairs[:NUM_PROBE_TEXTS]]
+    old = engines.sampler(before).score(prompts, token_ids)
+    new = engines.sampler(after).score(prompts, token_ids)
+    expected = engines.trainer().score(after.model_path, prompts, token_ids)
+    change, error = _largest_difference(old, new), _largest_difference(new, expected)
+    # Written so that NaN, which compares false with everything, is refused too.
+    if not change > SMALLEST_POLICY_CHANGE:
+        raise ModelError(
+            f"After training, the sampler's log-probabilities moved by {change:.2g} nats at most: "
+            "either training changed nothing (learning rate too small?) or the sampler still "
+            "speaks with the old weights. The previous policy stays current."
+        )
+    if not error <= tolerance:
+        raise ModelError(
+            f"The sampler and the trainer disagree on the new policy by {error:.2g} nats per token "
+            f"(probe_tolerance is {tolerance:.2g}). The weights did not arrive as trained; in "
+            "bf16 raise probe_tolerance to about 0.1. The previous policy stays current."
+        )
+    return {"probe_largest_change": change, "probe_largest_error": error}
+
+
+def _largest_difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:
+    differences = [
+        abs(a - b)
+        for one, other in zip(left, right, strict=True)
+        for a, b in zip(one, other, strict=True)
+    ]
+    # max() would drop a NaN that does not come first.
+    return max(differences) if all(d == d for d in differences) else float("nan")

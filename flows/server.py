@@ -1,0 +1,119 @@
+"""A Prefect server for the time of one run, where the user has configured none.
+
+Prefect would start one itself, but in the terminal's process group: Ctrl-C then ends the
+server first, and Prefect waits minutes for it before the run can stop. This one has a session
+of its own, and ends with the process that started it however that ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from csr.errors import EnvironmentFault
+
+_PR_SET_PDEATHSIG = 1
+_STOP_SECONDS = 10
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """A server that Prefect uses inside. EnvironmentFault where it does not start in time."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+        temporary_settings,
+    )
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+    port = _free_port()
+    api_url = f"http://127.0.0.1:{port}/api"
+    process = _start(port)
+    # Not before: Prefect sends its last logs and events when the interpreter ends.
+    atexit.register(_stop, process)
+    _wait_until_healthy(
+        api_url, process, float(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+    )
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        yield
+
+
+def _start(port: int) -> subprocess.Popen[bytes]:
+    # Underscored names as Prefect's own temporary server has them: no schedules, no web pages.
+    env = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.server", str(port), str(os.getpid())],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _wait_until_healthy(api_url: str, process: subprocess.Popen[bytes], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not _is_healthy(api_url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise EnvironmentFault(
+                f"Prefect's server did not start within {seconds:.0f} s. Run `csr doctor`; on a "
+                "slow machine raise PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or start "
+                "`prefect server start` yourself and set PREFECT_API_URL."
+            )
+        time.sleep(0.1)
+
+
+def _is_healthy(api_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api_url}/health", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _serve(port: int, parent: int) -> None:
+    """The child: serve until told to stop, or until `parent` is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before we could ask for the signal
+        return
+    import uvicorn
+
+    uvicorn.run(
+        "prefect.server.api.server:create_app",
+        factory=True,
+        host="127.0.0.1",
+        port=port,
+        log_level="error",
+        lifespan="on",
+    )
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), int(sys.argv[2]))

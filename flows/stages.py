@@ -1,0 +1,301 @@
+"""The stages of one iteration: measure, sample, pair, train, evaluate.
+
+Plain functions of the iteration's context; tests call them directly, the flow wraps
+each in a task. What a stage reads from another it reads from the store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from csr.checkpoints import weights_sha256
+from csr.errors import DataError, NumericalError
+from csr.protocols import Benchmark, GenerateSettings, PreferenceSource, StepSettings
+from csr.types import PairingResult, PolicyRef, Prompt, StepRequest
+from flows.config import BenchmarkChoice
+from flows.context import IterationContext, StageOutcome, run_stage
+from flows.figures import caption_figures, pair_figures, sum_counts, tree_figures
+from flows.inputs import component_inputs, prompt_inputs, table_inputs
+from flows.probe import probe_policy
+from flows.progress import stage_progress
+from rewards import calibrated
+from rewards.statistics import Statistics, sample_statistics
+from storage.atomic import publish_directory, read_json, temporary_beside, write_json
+from storage.manifest import StageRecord
+from storage.rows import generations_to_table, pairs_from_table, pairs_to_table, responses_to_table
+from storage.tables import read_table, shard_path, write_table
+from storage.trees import trees_from_table, trees_to_table
+
+
+def measure(context: IterationContext) -> StageRecord | None:
+    """How the current policy's own captions look: what the centred calibration needs.
+
+    None where the recipe's calibration needs no such statistics.
+    """
+    recipe = context.recipe
+    if recipe.reward.calibration != "centred":
+        return None
+    prompts = context.prompts[: recipe.num_statistics_prompts]
+    settings: StepSettings = _source(context).step_settings
+
+    def work() -> StageOutcome:
+        with stage_progress(f"{context.attempt.id} measure") as progress:
+            statistics = sample_statistics(
+                prompts,
+                sampler=context.engines.sampler(context.policy),
+                similarity=context.engines.similarity(),
+                settings=settings,
+                likelihood_kind=recipe.reward.likelihood,
+                likelihood_scope=recipe.reward.statistics_scope,
+                seed=context.seed,
+                progress=progress,
+                num_captions=recipe.num_statistics_prompts,
+            )
+        path = _statistics_path(context)
+        write_json(path, statistics.model_dump(mode="json"))
+        return StageOutcome(files=(path,), metrics=caption_figures(statistics))
+
+    inputs = {
+        **_engine_inputs(context),
+        "prompts": prompt_inputs(prompts),
+        "settings": dataclasses.asdict(settings),
+        "num_captions": recipe.num_statistics_prompts,
+        "likelihood": recipe.reward.likelihood,
+        "scope": recipe.reward.statistics_scope,
+    }
+    return run_stage(context, "measure", inputs, work)
+
+
+def sample(context: IterationContext, shard: int) -> StageRecord:
+    """Search a shard's response trees and store every node."""
+    recipe = context.recipe
+    prompts = context.shard(shard)
+    statistics = _read_statistics(context)
+
+    def work() -> StageOutcome:
+        engines = context.engines
+        similarity = engines.similarity()
+        truncated_before = similarity.num_truncated() if similarity else 0
+        label = f"{context.attempt.id} sample {shard + 1}/{context.num_shards}"
+        with stage_progress(label) as progress:
+            trees = _source(context).generate(
+                prompts,
+                policy=context.policy,
+                sampler=engines.sampler(context.policy),
+                scorer=calibrated.build(recipe.reward, similarity, statistics),
+                seed=context.seed,
+                progress=progress,
+            )
+        path = shard_path(context.attempt.nodes, shard)
+        write_table(path, trees_to_table(trees, iteration=context.attempt.id.iteration))
+        skipped = sum_counts(tree.skipped for tree in trees)
+        if similarity is not None and (n := similarity.num_truncated() - truncated_before):
+            skipped["truncated_similarity_text"] = n
+        return StageOutcome(files=(path,), skipped=skipped, metrics=tree_figures(trees))
+
+    inputs = {
+        **_engine_inputs(context),
+        "source": component_inputs(recipe.source),
+        "prompts": prompt_inputs(prompts),
+        "reward": recipe.reward.model_dump(mode="json"),
+        "statistics": statistics.model_dump(mode="json") if statistics else None,
+    }
+    return run_stage(context, "sample", inputs, work, shard)
+
+
+def pair(context: IterationContext) -> StageRecord:
+    """Best and worst responses of every tree become preference pairs. Seconds, no engine."""
+    attempt, iteration = context.attempt, context.attempt.id.iteration
+    policy, origin = context.policy.name, context.recipe.source.name
+
+    def work() -> StageOutcome:
+        table = read_table(attempt.nodes, "nodes")
+        trees = trees_from_table(table, context.prompts, policy=policy, origin=origin)
+        result = _source(context).pair(trees)
+        responses, pairs = shard_path(attempt.responses, 0), shard_path(attempt.pairs, 0)
+        write_table(
+            responses, responses_to_table(result.responses, iteration=iteration, policy=policy)
+        )
+        write_table(pairs, pairs_to_table(result.pairs, iteration=iteration, policy=policy))
+        _check_nothing_lost(context.prompts, result)
+        return StageOutcome(
+            files=(responses, pairs),
+            skipped=dict(result.skipped),
+            metrics=pair_figures(result.pairs, len(context.prompts)),
+        )
+
+    inputs = {
+        "nodes": table_inputs(attempt, "sample", "nodes"),
+        "prompts": prompt_inputs(context.prompts),
+        "policy": policy,
+        "source": component_inputs(context.recipe.source),
+    }
+    return run_stage(context, "pair", inputs, work)
+
+
+def train(context: IterationContext) -> StageRecord:
+    """Update the policy on the pairs, then prove that the sampler speaks with its weights."""
+    attempt, recipe = context.attempt, context.recipe
+
+    def work() -> StageOutcome:
+        attempt.manifest.update(policy_out=None)
+        with _replaced(attempt.policy) as building, stage_progress(f"{attempt.id} train") as show:
+            result = context.engines.trainer().train(
+                policy=context.policy,
+                pairs_path=attempt.pairs,
+                output_dir=building,
+                seed=context.seed,
+                progress=show,
+            )
+            _check_finite(result.metrics)
+            write_json(building / "history.json", {"history": result.history})
+        policy = _trained_policy(context)
+        probe = probe_policy(
+            context.engines,
+            before=context.policy,
+            after=policy,
+            pairs=pairs_from_table(read_table(attempt.pairs, "pairs")),
+            tolerance=recipe.probe_tolerance,
+        )
+        attempt.manifest.update(policy_out=dataclasses.asdict(policy))
+        return StageOutcome(files=(attempt.policy,), metrics={**result.metrics, **probe})
+
+    inputs = {
+        "policy": context.policy.sha256,
+        "pairs": table_inputs(attempt, "pair", "pairs"),
+        "trainer": component_inputs(recipe.trainer),
+        "seed": context.seed,
+        "probe_tolerance": recipe.probe_tolerance,
+    }
+    return run_stage(context, "train", inputs, work)
+
+
+def evaluate(context: IterationContext) -> StageRecord:
+    """Ask the newest policy every benchmark's questions, greedily. Ends the iteration."""
+    attempt, recipe = context.attempt, context.recipe
+    policy_out = attempt.manifest.read().policy_out
+    assert policy_out is not None, "train comes first"
+    policy = PolicyRef(**policy_out)
+    benchmarks: list[Benchmark] = [choice.build() for choice in recipe.evaluation]
+
+    def work() -> StageOutcome:
+        metrics: dict[str, float] = {}
+        files = []
+        for choice, benchmark in zip(recipe.evaluation, benchmarks, strict=True):
+            responses, figures = _run_benchmark(context, policy, choice, benchmark)
+            metrics |= figures
+            files.append(responses)
+        path = attempt.evaluation / "metrics.json"
+        write_json(path, metrics)
+        return StageOutcome(files=(*files, path), metrics=metrics)
+
+    inputs = {
+        "policy": policy.sha256,
+        "sampler": component_inputs(recipe.sampler),
+        "benchmarks": [component_inputs(choice) for choice in recipe.evaluation],
+        "prompts": [prompt_inputs(benchmark.prompts()) for benchmark in benchmarks],
+    }
+    record = run_stage(context, "evaluate", inputs, work)
+    if not context.only_look and attempt.manifest.read().status != "done":
+        attempt.manifest.update(metrics=record.metrics, status="done")
+    return record
+
+
+def _run_benchmark(
+    context: IterationContext, policy: PolicyRef, choice: BenchmarkChoice, benchmark: Benchmark
+) -> tuple[Path, dict[str, float]]:
+    prompts = benchmark.prompts()
+    settings = GenerateSettings(
+        temperature=0.0, top_p=1.0, max_response_tokens=benchmark.max_response_tokens
+    )
+    sampler = context.engines.sampler(policy)
+    requests = [StepRequest(prompt=prompt, seed=0) for prompt in prompts]
+    responses = []
+    with stage_progress(f"{context.attempt.id} evaluate {choice.name}") as progress:
+        for start in range(0, len(requests), context.recipe.shard_size):
+            batch = requests[start : start + context.recipe.shard_size]
+            responses += sampler.generate(batch, settings)
+            progress(len(responses), len(requests))
+    path = context.attempt.evaluation / f"{choice.name}.parquet"
+    iteration = context.attempt.id.iteration
+    table = generations_to_table(
+        prompts, responses, iteration=iteration, benchmark=choice.name, policy=policy.name
+    )
+    write_table(path, table)
+    return path, benchmark.evaluate(responses)
+
+
+def _source(context: IterationContext) -> PreferenceSource:
+    source: PreferenceSource = context.recipe.source.build()
+    return source
+
+
+def _engine_inputs(context: IterationContext) -> dict[str, Any]:
+    """Who speaks, how, what judges it, and by which seed."""
+    recipe = context.recipe
+    return {
+        "policy": context.policy.sha256,
+        "sampler": component_inputs(recipe.sampler),
+        "similarity": component_inputs(recipe.similarity),
+        "seed": context.seed,
+    }
+
+
+def _statistics_path(context: IterationContext) -> Path:
+    return context.attempt.path / "statistics.json"
+
+
+def _read_statistics(context: IterationContext) -> Statistics | None:
+    if context.recipe.reward.calibration != "centred":
+        return None
+    return Statistics.model_validate(read_json(_statistics_path(context)))
+
+
+@contextmanager
+def _replaced(directory: Path) -> Iterator[Path]:
+    """A directory to fill, which takes the place of `directory` when all went well."""
+    shutil.rmtree(directory, ignore_errors=True)
+    building = temporary_beside(directory)
+    try:
+        yield building
+        publish_directory(building, directory)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _trained_policy(context: IterationContext) -> PolicyRef:
+    model = context.attempt.policy / "model"
+    return PolicyRef(
+        name=str(context.attempt.id),
+        model_path=str(model.resolve()),
+        sha256=weights_sha256(model),
+        iteration=context.attempt.id.iteration,
+        adapter_path=str((context.attempt.policy / "adapter").resolve()),
+    )
+
+
+def _check_finite(metrics: dict[str, float]) -> None:
+    broken = {name: value for name, value in metrics.items() if not math.isfinite(value)}
+    if broken:
+        raise NumericalError(
+            f"Training ended with {broken}. The previous policy stays current. Lower the "
+            "learning rate, or train in float32."
+        )
+
+
+def _check_nothing_lost(prompts: Sequence[Prompt], result: PairingResult) -> None:
+    paired = len({pair.prompt.prompt_id for pair in result.pairs})
+    counts = (paired, result.skipped, len(prompts))
+    assert paired + sum(result.skipped.values()) == len(prompts), counts
+    if not result.pairs:
+        raise DataError(
+            f"No prompt yielded a preference pair ({json.dumps(result.skipped)} of "
+            f"{len(prompts)}). Loosen the source's pair filter, or sample more candidates."
+        )

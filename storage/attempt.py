@@ -1,0 +1,83 @@
+"""The name and the directory of one attempt at one iteration.
+
+```
+manifest.json  nodes/  responses/  pairs/  policy/  evaluation/
+```
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from csr.errors import ConfigError
+from storage.manifest import ManifestFile
+
+RUN_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+_ITERATION_ID = re.compile(rf"(?P<run>{RUN_ID_PATTERN})/(?P<iteration>\d+)(\.(?P<attempt>\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class IterationId:
+    """`tiny-4f2a/02` or, with an attempt, `tiny-4f2a/02.1`."""
+
+    run_id: str
+    iteration: int
+    attempt: int | None = None
+
+    def __str__(self) -> str:
+        """The ID as the command line takes it."""
+        suffix = "" if self.attempt is None else f".{self.attempt}"
+        return f"{self.run_id}/{self.iteration:02d}{suffix}"
+
+
+def parse_iteration_id(text: str) -> IterationId:
+    """ConfigError where `text` is no iteration ID."""
+    match = _ITERATION_ID.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"{text!r} is not an iteration ID. Write RUN/NN, or RUN/NN.A for one attempt, e.g. "
+            "tiny-4f2a/02 or tiny-4f2a/02.1."
+        )
+    attempt = match["attempt"]
+    return IterationId(match["run"], int(match["iteration"]), int(attempt) if attempt else None)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptDir:
+    """One attempt's directory. Tables are directories of shards, `<table>/00000.parquet`."""
+
+    id: IterationId
+    path: Path
+
+    @property
+    def manifest(self) -> ManifestFile:
+        """What is done in this attempt."""
+        return ManifestFile(self.path / "manifest.json")
+
+    @property
+    def nodes(self) -> Path:
+        """Shards of the `nodes` table."""
+        return self.path / "nodes"
+
+    @property
+    def responses(self) -> Path:
+        """Shards of the `responses` table."""
+        return self.path / "responses"
+
+    @property
+    def pairs(self) -> Path:
+        """Shards of the `pairs` table."""
+        return self.path / "pairs"
+
+    @property
+    def policy(self) -> Path:
+        """The trained policy."""
+        return self.path / "policy"
+
+    @property
+    def evaluation(self) -> Path:
+        """One `generations` file for each benchmark, and what the benchmarks report."""
+        return self.path / "evaluation"

@@ -1,0 +1,293 @@
+"""Where a run lies on disk, who may write to it, and which attempt counts.
+
+```
+<home>/<run_id>/run.json  prompts.parquet  quarantine.parquet
+<home>/<run_id>/iterations/<NN>/current.json
+<home>/<run_id>/iterations/<NN>/attempts/<A>/  (see `storage.attempt`)
+```
+Iteration 00 holds the base model's evaluation. Attempts count from 1; `current.json`
+names the one that later iterations build on, and is absent while that is the first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from csr.errors import ConfigError, DataError, EnvironmentFault
+from storage.atomic import read_json, remove_temporaries, short_lock, write_json
+from storage.attempt import RUN_ID_PATTERN, AttemptDir, IterationId
+from storage.manifest import (
+    IterationManifest,
+    Status,
+    fingerprint,
+    utc_now,
+)
+
+RUN_VERSION = 1
+
+_LOCK_TRIES = 3
+_LOCK_PAUSE_SECONDS = 0.02
+
+_RUN_ID = re.compile(RUN_ID_PATTERN)
+
+
+class RunRecord(BaseModel):
+    """`run.json`: what a run is, fixed when it starts; only `status` changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    run_version: int = RUN_VERSION
+    run_id: str
+    created_at: str
+    """ISO 8601, UTC."""
+    recipe: str
+    """Name of the recipe it was started from."""
+    config: dict[str, Any]
+    """The resolved configuration."""
+    config_sha256: str
+    code_version: str
+    seed: int
+    packages: dict[str, str] = Field(default_factory=dict)
+    """Package -> version at the start."""
+    status: Status = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStore:
+    """All runs below one home directory."""
+
+    home: Path
+
+    def run_path(self, run_id: str) -> Path:
+        """The run's directory, whether it exists or not. ConfigError on an unusable name."""
+        if not _RUN_ID.fullmatch(run_id):
+            raise ConfigError(
+                f"{run_id!r} cannot name a run. Use up to 64 letters, digits, '.', '_' and '-', "
+                "starting with a letter or digit."
+            )
+        return self.home / run_id
+
+    def prompts_path(self, run_id: str) -> Path:
+        """The run's `prompts` table."""
+        return self.run_path(run_id) / "prompts.parquet"
+
+    def quarantine_path(self, run_id: str) -> Path:
+        """The run's `quarantine` table."""
+        return self.run_path(run_id) / "quarantine.parquet"
+
+    def create_run(
+        self,
+        run_id: str,
+        *,
+        recipe: str,
+        config: dict[str, Any],
+        seed: int,
+        code_version: str,
+        packages: dict[str, str] | None = None,
+    ) -> RunRecord:
+        """Start a run, or return the existing one where its configuration and seed are equal.
+
+        `config` must be plain JSON. ConfigError names the keys in which an existing run
+        differs.
+        """
+        path = self.run_path(run_id)
+        config = json.loads(json.dumps(config, allow_nan=False))
+        with short_lock(path / ".run.json.lock"):
+            if (path / "run.json").exists():
+                return _same_run(self.run(run_id), config, seed)
+            record = RunRecord(
+                run_id=run_id,
+                created_at=utc_now(),
+                recipe=recipe,
+                config=config,
+                config_sha256=fingerprint(config=config),
+                code_version=code_version,
+                seed=seed,
+                packages=packages or {},
+            )
+            write_json(path / "run.json", record.model_dump(mode="json"))
+            return record
+
+    def run(self, run_id: str) -> RunRecord:
+        """DataError where there is no such run, naming the nearest one."""
+        path = self.run_path(run_id) / "run.json"
+        if not path.exists():
+            raise DataError(f"there is no run {run_id!r} in {self.home}. {self._hint(run_id)}")
+        value = read_json(path)
+        if value.get("run_version") != RUN_VERSION:
+            raise DataError(
+                f"{path} has run version {value.get('run_version')}, and this release reads "
+                f"version {RUN_VERSION}. Use the release that wrote it."
+            )
+        try:
+            return RunRecord.model_validate(value)
+        except ValidationError as error:
+            raise DataError(f"{path} is damaged: {error}. Restore it from a copy.") from error
+
+    def set_status(self, run_id: str, status: Status) -> None:
+        """Change the run's status."""
+        path = self.run_path(run_id)
+        with short_lock(path / ".run.json.lock"):
+            record = self.run(run_id).model_copy(update={"status": status})
+            write_json(path / "run.json", record.model_dump(mode="json"))
+
+    def runs(self) -> list[RunRecord]:
+        """All runs, newest last."""
+        names = [path.parent.name for path in self.home.glob("*/run.json")]
+        return sorted((self.run(name) for name in names), key=lambda r: (r.created_at, r.run_id))
+
+    def iterations(self, run_id: str) -> list[int]:
+        """Iterations that have an attempt, ascending; 0 is the base model's evaluation."""
+        found = (self.run_path(run_id) / "iterations").glob("*/attempts/*/manifest.json")
+        return sorted({int(manifest.parents[2].name) for manifest in found})
+
+    def attempts(self, run_id: str, iteration: int) -> list[int]:
+        """The iteration's attempts, ascending."""
+        found = self._iteration_path(run_id, iteration).glob("attempts/*/manifest.json")
+        return sorted(int(manifest.parent.name) for manifest in found)
+
+    def attempt(self, run_id: str, iteration: int, attempt: int | None = None) -> AttemptDir:
+        """An existing attempt; None is the current one. DataError where there is none."""
+        self.run(run_id)
+        known = self.attempts(run_id, iteration)
+        number = self.current_attempt(run_id, iteration) if attempt is None else attempt
+        if number is None or number not in known:
+            asked = IterationId(run_id, iteration, attempt)
+            raise DataError(
+                f"there is no {asked}. The run has the iterations {self.iterations(run_id)}, and "
+                f"this one the attempts {known}."
+            )
+        return self._attempt_dir(run_id, iteration, number)
+
+    def new_attempt(
+        self, run_id: str, iteration: int, *, config: dict[str, Any] | None = None, **fields: Any
+    ) -> AttemptDir:
+        """The next attempt, with its manifest.
+
+        `config` differs from the run's where this attempt overrides it. `fields` are further
+        fields of `IterationManifest`, e.g. `policy_in`.
+        """
+        run = self.run(run_id)
+        path = self._iteration_path(run_id, iteration)
+        with short_lock(path / ".attempts.lock"):
+            number = max(self.attempts(run_id, iteration), default=0) + 1
+            attempt = self._attempt_dir(run_id, iteration, number)
+            values = {
+                "run_id": run_id,
+                "iteration": iteration,
+                "attempt": number,
+                "created_at": utc_now(),
+                "config": run.config if config is None else config,
+                "code_version": run.code_version,
+                "seed": run.seed,
+            }
+            attempt.manifest.create(IterationManifest.model_validate(values | fields))
+        return attempt
+
+    def current_attempt(self, run_id: str, iteration: int) -> int | None:
+        """The attempt that later iterations build on; None before the first."""
+        path = self._iteration_path(run_id, iteration) / "current.json"
+        if path.exists():
+            return int(read_json(path)["attempt"])
+        return min(self.attempts(run_id, iteration), default=None)
+
+    def set_current(self, run_id: str, iteration: int, attempt: int) -> None:
+        """Make an existing attempt the one that later iterations build on."""
+        assert attempt in self.attempts(run_id, iteration), (run_id, iteration, attempt)
+        write_json(self._iteration_path(run_id, iteration) / "current.json", {"attempt": attempt})
+
+    @contextmanager
+    def lock(self, run_id: str) -> Iterator[None]:
+        """Be the only process that works on an existing run; half-written files are removed.
+
+        EnvironmentFault where another process has it, naming that process.
+        """
+        self.run(run_id)
+        path = self.run_path(run_id) / ".lock"
+        with path.open("a+") as file:
+            if not _locked(file, fcntl.LOCK_EX):
+                file.seek(0)
+                raise EnvironmentFault(
+                    f"run {run_id} is being worked on by {file.read() or 'another process'}. Wait "
+                    "until it ends, or stop it, then start again."
+                )
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {os.uname().nodename} since {utc_now()}")
+            file.flush()
+            remove_temporaries(path.parent)
+            yield
+
+    def is_locked(self, run_id: str) -> bool:
+        """Whether a process works on the run now; one that was killed no longer does."""
+        path = self.run_path(run_id) / ".lock"
+        if not path.exists():
+            return False
+        with path.open() as file:
+            return not _locked(file, fcntl.LOCK_SH)
+
+    def _iteration_path(self, run_id: str, iteration: int) -> Path:
+        return self.run_path(run_id) / "iterations" / f"{iteration:02d}"
+
+    def _attempt_dir(self, run_id: str, iteration: int, attempt: int) -> AttemptDir:
+        path = self._iteration_path(run_id, iteration) / "attempts" / str(attempt)
+        return AttemptDir(IterationId(run_id, iteration, attempt), path)
+
+    def _hint(self, run_id: str) -> str:
+        names = sorted(path.parent.name for path in self.home.glob("*/run.json"))
+        near = difflib.get_close_matches(run_id, names, n=1)
+        if near:
+            return f"Did you mean {near[0]!r}?"
+        return f"It has {', '.join(names) or 'no run at all'}."
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    """Take a lock unless another process keeps it. A look by `is_locked` is over in no time."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_SECONDS)
+    return False
+
+
+def _same_run(existing: RunRecord, config: dict[str, Any], seed: int) -> RunRecord:
+    """The existing run, where it is the one that is asked for."""
+    if existing.config_sha256 == fingerprint(config=config) and existing.seed == seed:
+        return existing
+    wanted = _flat(config) | {"seed": seed}
+    stored = _flat(existing.config) | {"seed": existing.seed}
+    absent = object()
+    keys = sorted(
+        key
+        for key in wanted.keys() | stored.keys()
+        if wanted.get(key, absent) != stored.get(key, absent)
+    )
+    changes = ", ".join(f"{k}: {stored.get(k, 'unset')} -> {wanted.get(k, 'unset')}" for k in keys)
+    raise ConfigError(
+        f"run {existing.run_id!r} exists with another configuration ({changes}). Choose another "
+        "run ID, or go back to the configuration it was started with."
+    )
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

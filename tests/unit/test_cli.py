@@ -1,0 +1,153 @@
+"""What the verbs print: JSON shapes, tables, help, and what a mistake is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.tracing import trace
+from tests.scripted_run import Answer, Csr, write_recipe
+
+RUN = "mine"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("cli")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        csr = Csr(monkeypatch, _Silent())  # type: ignore[arg-type]
+        recipe = write_recipe(folder / "data")
+        assert csr("run", recipe, "--home", folder / "home", "--run-id", RUN).status == 0
+    return folder / "home"
+
+
+class _Silent:
+    """Stands in for capsys, which lives no longer than a test."""
+
+    def readouterr(self) -> Any:
+        return Answer(0, "", "")
+
+
+@pytest.fixture
+def csr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Csr:
+    return Csr(monkeypatch, capsys)
+
+
+def test_ls_lists_runs(csr: Csr, home: Path) -> None:
+    answer = csr("ls", "--home", home, "--json")
+    run = {"run_id": RUN, "recipe": "scripted", "status": "done", "num_iterations": 2}
+    assert answer == Answer(0, json.dumps({"runs": [run]}) + "\n", "")
+    assert RUN in csr("ls", "--home", home).out
+    assert csr("ls", "--home", home / "none", "--json").json() == {"runs": []}
+
+
+def test_ls_of_a_run_lists_its_iterations(csr: Csr, home: Path) -> None:
+    answer = csr("ls", RUN, "--home", home, "--json")
+    shape = answer.json()
+    assert answer.err == ""
+    assert shape.keys() == {"run_id", "status", "prompts", "base", "iterations"}
+    assert shape["base"]["metrics"]["num_captions"] == 3
+    assert shape["prompts"] == {"used": 12, "skipped": {}}
+    assert [line["iteration_id"] for line in shape["iterations"]] == [f"{RUN}/01", f"{RUN}/02"]
+    for line in shape["iterations"]:
+        assert line.keys() == {"iteration_id", "attempt", "status", "metrics"}
+        assert (line["attempt"], line["status"]) == (1, "done")
+    table = csr("ls", RUN, "--home", home).out
+    assert "mean_response_sentences" in table
+    assert f"{RUN}/02" in table
+
+
+def test_show_tells_all_of_an_iteration(csr: Csr, home: Path) -> None:
+    shape = csr("show", f"{RUN}/01", "--home", home, "--json").json()
+    assert shape.keys() == {
+        "iteration_id", "attempt", "status", "metrics", "counts", "tables", "seconds", "policy",
+    }  # fmt: skip
+    counts = shape["counts"]
+    assert counts["prompts"] == 6 == counts["pairs"] + sum(counts["skipped"].values())
+    assert counts["pairs"] > 0
+    assert shape["tables"].keys() == {"nodes", "responses", "pairs"}
+    assert shape["tables"]["pairs"]["rows"] == counts["pairs"]
+    assert len(shape["tables"]["pairs"]["content_sha256"]) == 64
+    assert shape["seconds"].keys() == {"measure", "sample", "pair", "train", "evaluate"}
+    assert Path(shape["policy"]["path"]).is_dir()
+    assert len(shape["policy"]["sha256"]) == 64
+    assert csr("show", f"{RUN}/01.1", "--home", home, "--json").json() == shape
+    assert "counts.pairs" in csr("show", f"{RUN}/01", "--home", home).out
+
+
+def test_trace_follows_a_prompt(csr: Csr, home: Path) -> None:
+    shape = csr("trace", RUN, "7", "--home", home, "--json").json()
+    assert shape["iteration_id"] == f"{RUN}/02"
+    assert shape["prompt"]["text"] == "Describe the image."
+    depths = {node["depth"] for node in shape["nodes"]}
+    assert depths == set(range(1, max(depths) + 1))
+    assert {node["prompt_id"] for node in shape["nodes"]} == {"7"}
+    assert shape["responses"]
+    assert shape["nodes"][0]["text"].strip() in csr("trace", RUN, "7", "--home", home).out
+    assert trace(home, RUN, "1")["iteration_id"] == f"{RUN}/01"
+
+
+def test_trace_shows_the_pair_where_there_is_one(csr: Csr, home: Path) -> None:
+    shapes = [trace(home, RUN, str(number)) for number in range(12)]
+    [paired, *_] = [shape for shape in shapes if shape["pairs"]]
+    [pair] = paired["pairs"]
+    assert pair["chosen_reward"] > pair["rejected_reward"]
+    view = csr("trace", RUN, paired["prompt"]["prompt_id"], "--home", home).out
+    assert f"chosen: {pair['chosen_text']}" in " ".join(view.split())
+
+
+def test_compare_and_report_print_one_object(csr: Csr, home: Path, tmp_path: Path) -> None:
+    assert csr("compare", RUN, "--home", home, "--json").json()
+    page = tmp_path / "page.html"
+    answer = csr("report", RUN, "--home", home, "--output", page, "--json")
+    assert answer.json() == {"run_id": RUN, "report": str(page)}
+    assert page.read_text().startswith("<!")
+
+
+def test_validate_prints_what_a_run_would_use(csr: Csr, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "data")
+    shape = csr("validate", recipe, "--set", "source.preset=released", "--json").json()
+    assert shape["recipe"]["source"]["diversity"] == "branch_first_token"
+    assert shape["recipe"]["reward"]["calibration"] == "sibling_rank"
+    assert shape["recipe"]["source"]["max_steps"] == 4
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(csr("validate", recipe, "--set", "source.preset=released").out)
+    assert csr("validate", printed, "--json").json() == shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rnu",), 'Did you mean "run"?'),
+        (("ls", "--jsno"), "Did you mean --json?"),
+        (("run",), "requires an argument"),
+        (("run", "missing.yaml"), "There is no recipe at missing.yaml"),
+        (("ls", "mime"), "Did you mean 'mine'?"),
+        (("ls", "../x"), "cannot name a run"),
+        (("show", "mine"), "is not an iteration ID"),
+        (("show", "mine/09"), "there is no mine/09"),
+        (("show", "mine/01.2"), "there is no mine/01.2"),
+        (("trace", "mine", "99"), "has no prompt '99'"),
+        (("trace", "mine", "1", "--iteration", "2"), "was not sampled in iteration"),
+        (("trace", "mine", "1", "--iteration", "9"), "there is no mine/09"),
+        (("report", "other"), "there is no run 'other'"),
+        (("compare",), "There are: mine"),
+    ],
+)
+def test_a_mistake_is_one_message_and_status_2(
+    csr: Csr, home: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    answer = csr(*arguments, *(() if arguments == ("rnu",) else ("--home", home)), "--json")
+    assert answer.status == 2
+    assert message in " ".join(answer.err.replace("│", " ").split())
+    assert "Traceback" not in answer.err
+    assert answer.out == ""
+
+
+def test_help_names_every_verb(csr: Csr) -> None:
+    shown = csr("--help").out
+    for verb in ("demo", "run", "validate", "ls", "show", "trace", "compare", "report", "doctor"):
+        assert f"│ {verb} " in shown
+    assert "--empty-set" not in csr("run", "--help").out

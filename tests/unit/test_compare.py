@@ -1,0 +1,188 @@
+import json
+
+import pytest
+from rich.console import Console
+
+from csr.errors import ConfigError
+from flows.compare import (
+    RunMetrics,
+    Spread,
+    cell,
+    compare_runs,
+    to_json,
+    to_markdown,
+    to_rich,
+)
+
+
+def figures(chair_s: float, recall: float, sentences: float) -> dict[str, float]:
+    return {"chair_s": chair_s, "recall": recall, "mean_response_sentences": sentences}
+
+
+BASE = figures(0.4, 0.9, 3.0)
+
+
+def run(label: str, seed: int, *iterations: dict[str, float]) -> RunMetrics:
+    return RunMetrics(label=label, seed=seed, base=BASE, iterations=iterations)
+
+
+CSR = [
+    run("csr", 1, figures(0.3, 0.9, 3.0), figures(0.1, 0.89, 2.7)),
+    run("csr", 2, figures(0.2, 0.9, 3.0), figures(0.2, 0.91, 3.0)),
+]
+RANDOM = [
+    run("random", 1, figures(0.4, 0.9, 3.0), figures(0.4, 0.9, 3.0)),
+    run("random", 2, figures(0.4, 0.9, 3.0), figures(0.25, 0.9, 3.0)),
+]
+
+
+def test_rows_are_means_and_ranges_over_seeds() -> None:
+    table = compare_runs(CSR)
+    assert [(row.label, row.iteration, row.seeds) for row in table.rows] == [
+        ("base", 0, (1, 2)),
+        ("csr", 1, (1, 2)),
+        ("csr", 2, (1, 2)),
+    ]
+    spread = table.rows[2].metrics["chair_s"]
+    assert spread.mean == pytest.approx(0.15)
+    assert (spread.min, spread.max, spread.count) == (0.1, 0.2, 2)
+    assert table.columns == ("chair_s", "recall", "mean_response_sentences")
+
+
+def test_labels_with_their_own_bases_have_their_own_base_rows() -> None:
+    other = RunMetrics(label="other", seed=1, base=figures(0.5, 0.9, 3.0), iterations=())
+    rows = compare_runs([*CSR, other]).rows
+    bases = [(row.label, row.metrics["chair_s"].mean) for row in rows if row.iteration == 0]
+    assert bases == [("csr", 0.4), ("other", 0.5)]
+
+
+def test_a_seed_that_has_not_come_so_far_is_left_out_of_the_row() -> None:
+    table = compare_runs([CSR[0], run("csr", 2, figures(0.2, 0.9, 3.0))])
+    assert [row.seeds for row in table.rows if row.label == "csr"] == [(1, 2), (1,)]
+    assert table.verdicts[0].iteration == 1  # the last that both have
+
+
+def test_verdict_against_the_base_of_each_seed() -> None:
+    (verdict,) = compare_runs(CSR).verdicts
+    assert (verdict.label, verdict.against, verdict.iteration) == ("csr", "base", 2)
+    # seed 1: .1/.4 - 1 = -.75; seed 2: .2/.4 - 1 = -.5
+    assert verdict.chair_s_change is not None
+    assert verdict.chair_s_change.mean == pytest.approx(-0.625)
+    assert verdict.chair_s_change.min == pytest.approx(-0.75)
+    assert verdict.recall_change is not None
+    assert verdict.recall_change.mean == pytest.approx(0.0)
+    assert verdict.length_change is not None
+    assert verdict.length_change.mean == pytest.approx(-0.05)  # -10 % and 0
+    assert verdict.cautions == ()
+    assert verdict.text == (
+        "csr, iteration 2, against base: chair_s -62.5% (-75.0 to -50.0), "
+        "recall +0.0 points (-1.0 to +1.0), length -5.0% (-10.0 to +0.0)."
+    )
+
+
+def test_verdict_against_the_control_pairs_seeds() -> None:
+    verdict = compare_runs([*CSR, *RANDOM], control="random").verdicts[-1]
+    assert (verdict.label, verdict.against) == ("csr", "random")
+    # seed 1: .1/.4 - 1 = -.75; seed 2: .2/.25 - 1 = -.2
+    assert verdict.chair_s_change is not None
+    assert verdict.chair_s_change.mean == pytest.approx(-0.475)
+    assert verdict.chair_s_change.max == pytest.approx(-0.2)
+
+
+def test_verdict_against_a_control_of_other_seeds_uses_means() -> None:
+    control = [run("random", 7, BASE, figures(0.3, 0.9, 3.0))]
+    verdict = compare_runs([*CSR, *control], control="random").verdicts[-1]
+    assert verdict.chair_s_change is not None
+    assert verdict.chair_s_change.count == 1
+    assert verdict.chair_s_change.mean == pytest.approx(0.15 / 0.3 - 1)
+
+
+def test_silence_is_pointed_out() -> None:
+    (verdict,) = compare_runs([run("silent", 1, figures(0.1, 0.7, 2.2))]).verdicts
+    assert len(verdict.cautions) == 2
+    assert "Caution: recall fell by more than 3 points" in verdict.text
+    assert "Caution: the length changed by more than 10%" in verdict.text
+
+
+def test_a_slight_change_is_not() -> None:
+    (verdict,) = compare_runs([run("csr", 1, figures(0.1, 0.871, 2.8))]).verdicts
+    assert verdict.cautions == ()
+
+
+def test_a_base_without_hallucination_has_no_relative_change() -> None:
+    perfect = RunMetrics(
+        label="csr", seed=1, base=figures(0.0, 1.0, 3.0), iterations=[figures(0.1, 1.0, 3.0)]
+    )
+    (verdict,) = compare_runs([perfect]).verdicts
+    assert verdict.chair_s_change is None
+    assert verdict.text == ("csr, iteration 1, against base: recall +0.0 points, length +0.0%.")
+
+
+def test_data_without_ground_truth_compares_lengths() -> None:
+    tokens = RunMetrics(
+        label="own",
+        seed=1,
+        base={"mean_response_tokens": 50.0},
+        iterations=[{"mean_response_tokens": 40.0, "distinct_2": 0.5}],
+    )
+    table = compare_runs([tokens])
+    assert table.columns == ("mean_response_tokens", "distinct_2")
+    assert table.verdicts[0].text.startswith("own, iteration 1, against base: length -20.0%.")
+    assert "| base | 0 | 1 | 50.000 | – |" in to_markdown(table)
+
+
+def test_runs_without_iterations_have_no_verdict() -> None:
+    assert compare_runs([run("csr", 1)]).verdicts == ()
+
+
+@pytest.mark.parametrize(
+    ("runs", "control", "message"),
+    [
+        ([], None, "at least one run"),
+        ([CSR[0], CSR[0]], None, "'csr' and have seed 1"),
+        (CSR, "random", "no run of the control 'random'. Labels: csr"),
+    ],
+)
+def test_mistakes_are_explained(runs: list[RunMetrics], control: str | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compare_runs(runs, control=control)
+
+
+def test_cells() -> None:
+    assert cell(None) == "–"
+    assert cell(Spread(mean=0.25, min=0.25, max=0.25, count=3)) == "0.250"
+    assert cell(Spread(mean=0.182, min=0.15, max=0.2279, count=3)) == "0.182 (0.150-0.228)"
+
+
+def test_markdown() -> None:
+    runs = [run("a|b", 1, figures(0.2, 0.9, 3.0))]
+    assert to_markdown(compare_runs(runs)) == (
+        "| configuration | iteration | seeds | chair_s | recall | mean_response_sentences |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        "| base | 0 | 1 | 0.400 | 0.900 | 3.000 |\n"
+        "| a\\|b | 1 | 1 | 0.200 | 0.900 | 3.000 |\n"
+        "\n"
+        "- a|b, iteration 1, against base: chair_s -50.0%, recall +0.0 points, length +0.0%.\n"
+    )
+
+
+def test_json_is_plain_and_carries_the_verdicts() -> None:
+    document = json.loads(json.dumps(to_json(compare_runs(CSR))))
+    assert document["rows"][0]["metrics"]["chair_s"] == {
+        "mean": 0.4,
+        "min": 0.4,
+        "max": 0.4,
+        "count": 2,
+    }
+    assert document["verdicts"][0]["iteration"] == 2
+    assert document["verdicts"][0]["text"].startswith("csr, iteration 2")
+
+
+def test_rich_table_shows_every_cell_and_takes_labels_literally() -> None:
+    console = Console(width=200, record=True, file=None)
+    with console.capture() as capture:
+        console.print(to_rich(compare_runs([run("[red]x", 1, figures(0.2, 0.9, 3.0))])))
+    shown = capture.get()
+    assert "[red]x" in shown
+    for text in ("chair_s", "0.400", "0.200", "-50.0%"):
+        assert text in shown

@@ -1,0 +1,131 @@
+"""Rendering, on the processors of three families and on hand-made wrong ones."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from csr import rendering
+from csr.errors import DataError, ModelError
+
+TEMPLATE = "USER: <image> {text} ASSISTANT:"
+
+
+@dataclasses.dataclass
+class WordTokenizer:
+    """One id a word; id 0 is the BOS, which it adds by itself."""
+
+    bos_token: str | None = "<s>"
+    name_or_path: str = "/models/hand-made"
+    words: tuple[str, ...] = ("<s>", "<image>", "USER:", "Hi.", "ASSISTANT:", "<video>")
+
+    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        ids = [self.words.index(word) for word in text.split()]
+        return {"input_ids": [0, *ids] if add_special_tokens else ids}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        return self.words.index(token)
+
+
+class HandMadeProcessor(SimpleNamespace):
+    """A processor whose template is a format string."""
+
+    def apply_chat_template(self, turn: list[dict[str, Any]], **options: Any) -> str:
+        assert options["add_generation_prompt"]
+        image, text = turn[0]["content"]
+        assert image == {"type": "image"}
+        return str(self.chat_template.format(text=text["text"]))
+
+
+def processor(template: str | None = TEMPLATE, **more: Any) -> HandMadeProcessor:
+    return HandMadeProcessor(
+        tokenizer=WordTokenizer(), chat_template=template, image_token="<image>", **more
+    )
+
+
+def test_bos_is_added_once_when_the_template_lacks_it() -> None:
+    assert rendering.prompt_token_ids(processor(), "Hi.") == [0, 2, 1, 3, 4]
+
+
+def test_bos_is_not_added_again_when_the_template_writes_it() -> None:
+    with_bos = processor("<s> " + TEMPLATE)
+    assert rendering.prompt_token_ids(with_bos, "Hi.") == [0, 2, 1, 3, 4]
+
+
+@pytest.mark.parametrize("text", ["What is <image> ?", "<image>", "a <video> of it"])
+def test_a_prompt_that_holds_a_media_marker_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match=r"stands for an image.*Remove it"):
+        rendering.render_prompt(processor(video_token="<video>"), text)
+
+
+def test_without_a_chat_template_the_error_names_the_directory() -> None:
+    with pytest.raises(ModelError, match=r"/models/hand-made has no chat template.*Add its"):
+        rendering.render_prompt(processor(None), "Hi.")
+
+
+@pytest.mark.parametrize(("template", "count"), [("{text}", 0), ("<image> <image> {text}", 2)])
+def test_a_template_must_place_the_image_exactly_once(template: str, count: int) -> None:
+    with pytest.raises(ModelError, match=f"gives {count} image placeholders"):
+        rendering.prompt_token_ids(processor(template), "Hi.")
+
+
+def test_media_tokens_are_the_image_and_those_video_tokens_that_exist() -> None:
+    assert rendering.media_token_ids(processor(video_token_id=5)) == (1, 5)
+    assert rendering.media_token_ids(processor(video_token_id=99)) == (1,)
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        rendering.load_processor(str(tmp_path / "nothing"))
+
+
+def test_an_unreachable_hub_id_gives_one_plain_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="nor on a hub that can be reached") as caught:
+        rendering.load_processor("nobody/no-such-model")
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_directory_without_processor_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ModelError, match="processor"):
+        rendering.load_processor(str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    from tests.tiny_models import make_llava, make_qwen2_5_vl, make_smolvlm
+
+    root = tmp_path_factory.mktemp("checkpoints")
+    makers = {"llava": make_llava, "qwen2_5_vl": make_qwen2_5_vl, "smolvlm": make_smolvlm}
+    return {name: make(root / name) for name, make in makers.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "smolvlm"])
+def test_the_expansion_repeats_the_one_placeholder_and_keeps_all_else(
+    checkpoints: dict[str, Path], family: str
+) -> None:
+    loaded = rendering.load_processor(str(checkpoints[family]))
+    images = [Image.new("RGB", (32, 32)), Image.new("RGB", (64, 96), "red")]
+    texts = ["Describe the image.", "What is in the picture?"]
+    inputs = rendering.expanded_inputs(loaded, texts, images)
+    marker = rendering.image_token_id(loaded)
+    bos = loaded.tokenizer.bos_token_id
+    for text, expanded in zip(texts, inputs["input_ids"], strict=True):
+        short = rendering.prompt_token_ids(loaded, text)
+        assert short.count(marker) == 1
+        assert expanded.count(marker) > 1
+        start = short.index(marker)
+        tail = short[start + 1 :]
+        assert expanded[:start] == short[:start]
+        assert expanded[-len(tail) :] == tail
+        assert bos is None or expanded.count(bos) == 1
+    assert len(inputs["pixel_values"]) in (2, 16 + 48)  # images, or their 8-pixel patches

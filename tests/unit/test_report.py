@@ -1,0 +1,312 @@
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from flows.report import (
+    ReportData,
+    ReportExample,
+    ReportIteration,
+    ReportStage,
+    format_change,
+    format_figure,
+    render_report,
+)
+from flows.thumbnails import thumbnail_uri
+
+HOSTILE = "<script>alert(1)</script><img src=https://evil.example/x onerror=alert(2)>\"'&{{ 7*7 }}"
+VOID = {"meta", "img", "br", "line", "path", "circle"}
+
+
+class Page(HTMLParser):
+    """The tags, attributes and visible text of a page; notes tags that do not close."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.unbalanced: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data + " "
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def example(path: Path, **changes: str) -> ReportExample:
+    fields = {
+        "pair_id": "p1#0",
+        "prompt": "Describe the image.",
+        "image_path": str(path),
+        "chosen": "A red circle.",
+        "rejected": "A blue square.",
+    }
+    return ReportExample(
+        **(fields | changes),
+        margin=1.4375,
+        chosen_parts={"reward": 2.125, "likelihood": -0.5},
+        rejected_parts={"reward": 0.6875},
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> ReportData:
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (48, 48), "red").save(picture)
+    base = ReportIteration(
+        iteration=0,
+        attempt="tiny-4f2a/00.1",
+        status="done",
+        metrics={
+            "chair_s": 0.2925,
+            "chair_s_se": 0.0228,
+            "recall": 0.972,
+            "mean_response_sentences": 3.2,
+            "num_captions": 400.0,
+            "my_own_figure": 0.123,
+        },
+        stages=[ReportStage(name="evaluate", status="done", seconds=3.25)],
+    )
+    first = ReportIteration(
+        iteration=1,
+        attempt="tiny-4f2a/01.2",
+        status="done",
+        metrics={
+            "chair_s": 0.182,
+            "chair_s_se": 0.0193,
+            "recall": 0.968,
+            "mean_response_sentences": 3.075,
+            "num_captions": 400.0,
+        },
+        num_prompts=128,
+        num_pairs=119,
+        stages=[
+            ReportStage(
+                name="sample",
+                status="done",
+                seconds=10.25,
+                peak_memory_bytes=600 * 1024**2,
+                skipped={"duplicate_sibling": 40},
+            ),
+            ReportStage(
+                name="sample",
+                status="done",
+                seconds=5.5,
+                peak_memory_bytes=512 * 1024**2,
+                skipped={"duplicate_sibling": 2},
+            ),
+            ReportStage(
+                name="pair",
+                status="done",
+                seconds=0.125,
+                skipped={"small_margin": 9},
+                metrics={"mean_margin": 1.512},
+            ),
+            ReportStage(name="train", status="failed", seconds=7.0, message="the disk is full"),
+        ],
+        chosen={"reward": [1.0, 2.0, 3.0], "likelihood": [-0.5, -0.25, -0.1]},
+        rejected={"reward": [0.0, 0.5, 1.0], "likelihood": [-0.9, -0.75, -0.5]},
+        history=[{"step": 1, "loss": 0.693}, {"step": 2, "loss": 0.512}],
+        examples=[example(picture)],
+    )
+    return ReportData(
+        run_id="tiny-4f2a",
+        recipe="tiny",
+        status="done",
+        seed=11,
+        iterations=[base, first],
+        config={"trainer": {"name": "dpo", "beta": 0.1}},
+        versions={"trl": "1.16.0"},
+        facts={"Started": "2026-01-02"},
+        benchmarks={"captions": "“Describe the image.”, at most 64 tokens"},
+    )
+
+
+def test_every_number_is_on_the_page(data: ReportData) -> None:
+    text = " ".join(Page(render_report(data)).text.split())
+    for shown in (
+        "tiny-4f2a", "Seed 11", "trl 1.16.0", "Started 2026-01-02", "at most 64 tokens",
+        "0.292 ± 0.023", "0.182 ± 0.019", "-0.110",  # chair_s, and its change
+        "0.972", "0.968", "3.200", "3.075", "400", "my_own_figure 0.123",
+        "119 pairs from 128 prompts",
+        "duplicate_sibling 42", "small_margin 9",  # shards added up
+        "15.8 600", "mean_margin 1.512", "the disk is full",
+        "margin 1.438", "2.125", "-0.500", "0.688", "A red circle.", "A blue square.",
+        "beta: 0.1", "tiny-4f2a/01.2 done",
+        "chair_s -37.8%, recall -0.4 points, length -3.9%",
+    ):  # fmt: skip
+        assert shown in text, shown
+
+
+def test_the_page_is_well_formed_and_accessible(data: ReportData) -> None:
+    page = Page(render_report(data))
+    assert (page.unbalanced, page.open) == ([], [])
+    assert page.all("html") == [{"lang": "en"}]
+    assert all(attributes.get("alt") for attributes in page.all("img"))
+    assert all(attributes.get("scope") for attributes in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table")) == 3
+    plots = [svg for svg in page.all("svg") if "aria-hidden" not in svg]
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in plots)
+    targets = {a["href"] for a in page.all("a")}
+    assert targets == {"#" + section["id"] for section in page.all("section")}
+    assert "width=device-width" in str(page.all("meta"))
+
+
+def test_plots_are_drawn(data: ReportData) -> None:
+    labels = [svg.get("aria-label", "") for svg in Page(render_report(data)).all("svg")]
+    assert any("CHAIR_s" in label and "from 0.2925 to 0.182" in label for label in labels)
+    assert (
+        "Reward of the response. chosen: mean 2, 3 values. rejected: mean 0.5, 3 values." in labels
+    )
+    assert "loss. iteration 1: from 0.693 to 0.512." in labels
+
+
+def test_nothing_is_loaded_and_nothing_runs(data: ReportData) -> None:
+    html = render_report(data)
+    page = Page(html)
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "form", "base"}
+    for _, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "xlink:href", "srcset", "data"):
+            assert re.match(r"data:image/(png|jpeg);base64,|#|$", attributes.get(name, ""))
+    assert "url(" not in html
+    assert "@import" not in html
+    assert any("default-src 'none'" in meta.get("content", "") for meta in page.all("meta"))
+
+
+def test_hostile_text_is_shown_and_not_obeyed(data: ReportData) -> None:
+    clean = Page(render_report(data))
+    base, first = data.iterations
+    picture = Path(first.examples[0].image_path)
+    hostile = replace(
+        data,
+        run_id=HOSTILE,
+        recipe=HOSTILE,
+        status=HOSTILE,
+        config={"trainer": {HOSTILE: HOSTILE}},
+        versions={HOSTILE: HOSTILE},
+        facts={HOSTILE: HOSTILE},
+        benchmarks={HOSTILE: HOSTILE},
+        iterations=[
+            replace(base, metrics={**base.metrics, "my_own_figure": 0.1}, attempt=HOSTILE),
+            replace(
+                first,
+                examples=[
+                    example(
+                        picture, pair_id=HOSTILE, prompt=HOSTILE, chosen=HOSTILE, rejected=HOSTILE
+                    )
+                ],
+                stages=[replace(stage, message=HOSTILE) for stage in first.stages],
+                history=[{"step": 1, HOSTILE: 0.5}, {"step": 2, HOSTILE: 0.4}],
+            ),
+        ],
+    )
+    page = Page(render_report(hostile))
+    assert {tag for tag, _ in page.tags} == {tag for tag, _ in clean.tags}
+    assert len(page.all("img")) == len(clean.all("img")) == 1
+    assert page.unbalanced == []
+    assert page.text.count(HOSTILE) >= 12
+    assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
+
+
+def test_a_broken_image_is_said_in_its_place(data: ReportData, tmp_path: Path) -> None:
+    base, first = data.iterations
+    missing = replace(first, examples=[example(tmp_path / "gone.png")])
+    page = Page(render_report(replace(data, iterations=[base, missing])))
+    assert "The image cannot be shown: image" in page.text
+    assert "does not exist" in page.text
+    assert page.all("img") == []
+
+
+def test_a_run_that_has_just_begun_has_a_page(data: ReportData) -> None:
+    page = Page(render_report(replace(data, iterations=[], status="running")))
+    assert page.unbalanced == []
+    for sentence in (
+        "Nothing has been evaluated yet.",
+        "There are no pairs yet.",
+        "Nothing has been trained yet.",
+        "Nothing was skipped.",
+        "No stage has run yet.",
+    ):
+        assert sentence in page.text
+
+
+def test_a_failed_iteration_shows_dashes_not_zeros(data: ReportData) -> None:
+    base, first = data.iterations
+    text = " ".join(
+        Page(
+            render_report(replace(data, iterations=[base, replace(first, metrics={})]))
+        ).text.split()
+    )
+    assert "0.292 ± 0.023 – –" in text
+    assert "against base" not in text
+
+
+def test_without_an_evaluated_base_nothing_is_held_against_it(data: ReportData) -> None:
+    base, first = data.iterations
+    iterations = [replace(base, metrics={}), first, replace(first, iteration=2)]
+    assert "against base" not in render_report(replace(data, iterations=iterations))
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "text"),
+    [
+        (0.0625, "recall", "0.062"),
+        (12856.0, "num_captions", "12,856"),
+        (600.0, "pope_num_prompts", "600"),
+        (0.00002, "learning_rate", "2.00e-05"),
+        (0.0, "recall", "0.000"),
+        (float("nan"), "loss", "–"),
+        (None, "recall", "–"),
+    ],
+)
+def test_figures(value: float | None, name: str, text: str) -> None:
+    assert format_figure(value, name) == text
+
+
+def test_changes() -> None:
+    assert format_change([0.3, None, 0.1]) == "-0.200"
+    assert format_change([0.3]) == "–"
+    assert format_change([None, 0.1]) == "–"
+
+
+def test_thumbnails_are_small_and_keep_small_images_exact(tmp_path: Path) -> None:
+    Image.effect_noise((1600, 1200), 80).convert("RGB").save(tmp_path / "large.png")
+    Image.new("RGB", (48, 48), "red").save(tmp_path / "small.png")
+    large, _ = thumbnail_uri(str(tmp_path / "large.png"))
+    small, _ = thumbnail_uri(str(tmp_path / "small.png"))
+    assert large.startswith("data:image/jpeg;base64,")
+    assert len(large) < 120_000
+    assert small.startswith("data:image/png;base64,")
+
+
+def test_importing_the_report_is_instant() -> None:
+    code = (
+        "import sys, flows.report; "
+        "print({'torch', 'prefect', 'matplotlib', 'jinja2', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,33 @@
+"""Where a world is kept, and that a half-built one is never seen."""
+
+import pytest
+
+from csr.world.build import Config, build_world, world_name
+
+
+class Interrupted(Exception):
+    """Stands for any failure while building."""
+
+
+def interrupt(part: str, done: int, total: int) -> None:
+    if (part, done) == ("data", 20):
+        raise Interrupted
+
+
+def test_the_name_follows_the_configuration():
+    assert world_name(Config()) == world_name(Config())
+    assert world_name(Config()) != world_name(Config(seed=1))
+    assert world_name(Config()) != world_name(Config.micro())
+
+
+def test_a_failed_build_leaves_nothing(tmp_path):
+    with pytest.raises(Interrupted):
+        build_world(Config.micro(), tmp_path, interrupt)
+    assert list((tmp_path / "worlds").iterdir()) == []
+
+
+def test_an_existing_world_is_returned_at_once(tmp_path):
+    world = tmp_path / "worlds" / world_name(Config.micro())
+    world.mkdir(parents=True)
+    assert build_world(Config.micro(), tmp_path, interrupt) == world
+    assert list(world.iterdir()) == []
