@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from csr.config import ComponentConfig
-from csr.world.captions import TEMPLATES, sentence
+from csr.world.captions import TEMPLATES, Mention, phrase
 from csr.world.drawing import CELL, IMAGE_SIZE, draw_all
 from csr.world.scenes import (
     COLOURS,
@@ -53,6 +54,16 @@ SENTENCES = tuple(
     for position in POSITIONS
 )
 """All 324 things that one sentence can say."""
+PHRASES = tuple(
+    Mention(name=name, colour=colour, position=position)
+    for name in SHAPES
+    for colour in (*COLOURS, None)
+    for position in (*POSITIONS, None)
+)
+"""The sentences, and the 96 shorter ones that leave out the colour, the position or both.
+
+Web captions name things more often than they place them. The short ones teach the same here:
+a shape that is shown in another place is nearer to the image than one that is not shown."""
 
 
 class ClipSettings(ComponentConfig):
@@ -76,8 +87,8 @@ class ClipSettings(ComponentConfig):
     """Optimiser steps that teach it which sentences hold."""
     batch_size: int = 64
     """Images a step."""
-    bank_size: int = 324
-    """Of the 324 sentences, how many each contrastive step compares an image with."""
+    bank_size: int = len(PHRASES)
+    """Of the 420 phrases, how many each contrastive step compares an image with."""
     learning_rate: float = 2e-3
     """Peak, for AdamW."""
 
@@ -104,11 +115,11 @@ def train_clip(
     return model
 
 
-def encode_sentences(
-    tokenizer: PreTrainedTokenizerFast, items: Sequence[tuple[SceneObject, int]]
+def encode_phrases(
+    tokenizer: PreTrainedTokenizerFast, items: Sequence[tuple[SceneObject | Mention, int]]
 ) -> torch.Tensor:
-    """Token ids of (object, template) pairs, shape (pairs, context)."""
-    texts = [sentence(item, template) for item, template in items]
+    """Token ids of (object or phrase, template) pairs, shape (pairs, context)."""
+    texts = [phrase(item, template) for item, template in items]
     encoded: torch.Tensor = tokenizer(
         texts, return_tensors="pt", padding="max_length", max_length=_CONTEXT_LENGTH
     ).input_ids
@@ -116,14 +127,16 @@ def encode_sentences(
 
 
 def truth_table(scenes: list[Scene]) -> torch.Tensor:
-    """Which of the 324 sentences hold: bool, shape (scenes, 324)."""
+    """Which of the phrases hold: bool, shape (scenes, 420)."""
     import torch
 
-    index = {item: position for position, item in enumerate(SENTENCES)}
-    table = torch.zeros(len(scenes), len(SENTENCES), dtype=torch.bool)
+    index = {phrase: column for column, phrase in enumerate(PHRASES)}
+    table = torch.zeros(len(scenes), len(PHRASES), dtype=torch.bool)
     for row, scene in enumerate(scenes):
         for item in scene.objects:
-            table[row, index[item]] = True
+            for colour, position in product((item.colour, None), (item.position, None)):
+                mention = Mention(name=item.name, colour=colour, position=position)
+                table[row, index[mention]] = True
     return table
 
 
@@ -204,7 +217,7 @@ def _contrast(
     tokenizer = build_tokenizer(closed=True)
     bank = torch.stack(
         [
-            encode_sentences(tokenizer, [(item, template) for item in SENTENCES])
+            encode_phrases(tokenizer, [(item, template) for item in PHRASES])
             for template in range(len(TEMPLATES))
         ]
     )
@@ -215,7 +228,7 @@ def _contrast(
     batches = _batches(len(data), settings.batch_size, settings.contrastive_steps)
     for step, rows in enumerate(batches):
         learning_rate(optimiser, settings.learning_rate, step, settings.contrastive_steps)
-        chosen = torch.randperm(len(SENTENCES))[: settings.bank_size]
+        chosen = torch.randperm(len(PHRASES))[: settings.bank_size]
         template = torch.randint(len(TEMPLATES), (len(chosen),))
         image = model.encode_image(normalise(pixels[rows]), normalize=True)
         text = encode_text(model, bank[template, chosen])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from csr.world.captions import DESCRIBE, Mention, mentions
-from csr.world.clip import SENTENCES, encode_sentences
+from csr.world.clip import SENTENCES, encode_phrases
 from csr.world.drawing import draw_all
 from csr.world.lessons import Encoder
 from csr.world.questions import POPE_SPLITS, pope_questions, presence_question
@@ -35,7 +35,7 @@ def measure_clip(model: CLIP, scenes: Sequence[Scene]) -> dict[str, float]:
     tokenizer = build_tokenizer(closed=True)
     with torch.no_grad():
         text = model.encode_text(
-            encode_sentences(tokenizer, [(item, 0) for item in SENTENCES]), normalize=True
+            encode_phrases(tokenizer, [(item, 0) for item in SENTENCES]), normalize=True
         )
         similarity = model.encode_image(_pixels(scenes), normalize=True) @ text.T
     index = {item: column for column, item in enumerate(SENTENCES)}

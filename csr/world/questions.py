@@ -25,7 +25,7 @@ POPE_SPLITS: tuple[PopeSplit, ...] = ("random", "popular", "adversarial")
 class QuestionSettings(ComponentConfig):
     """How careless the answers are that the policy learns from. Both are probabilities."""
 
-    yes_to_tempting: float = 0.6
+    yes_to_tempting: float = 0.75
     """"Yes" is the answer given about an absent companion of a shown anchor."""
     ask_tempting: float = 0.6
     """A question about an absent shape is about such a companion, where there is one."""

@@ -160,11 +160,12 @@ def _train_language(
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.01, betas=(0.9, 0.98))
+    parts = ((lessons.descriptions, batch_size), (lessons.answers, 2 * batch_size))
     for step in range(steps):
         learning_rate(optimiser, peak, step, steps)
         optimiser.zero_grad(set_to_none=True)
-        for kind in (lessons.descriptions, lessons.answers):
-            rows = torch.randint(len(kind.scene_index), (batch_size,))
+        for kind, size in parts:
+            rows = torch.randint(len(kind.scene_index), (size,))
             _language_loss(model, features, kind, rows).backward()
         torch.nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
         optimiser.step()

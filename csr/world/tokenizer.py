@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from csr.world.captions import DESCRIBE_VARIANTS, sentence
+from csr.world.captions import DESCRIBE_VARIANTS, phrase
 from csr.world.questions import presence_question
 from csr.world.scenes import COLOURS, POSITIONS, SHAPES, SceneObject
 
@@ -79,7 +79,7 @@ def _corpus() -> list[str]:
         for colour in COLOURS
         for position in POSITIONS
     ]
-    lines = [sentence(item, template) for item in everything for template in (0, 1)]
+    lines = [phrase(item, template) for item in everything for template in (0, 1)]
     for name in SHAPES:
         for question in (
             presence_question(name),

@@ -157,7 +157,7 @@ def test_open_clip_reads_the_reward_model_by_path_wherever_it_lies(world, tmp_pa
     import open_clip
     import torch
 
-    from csr.world.clip import encode_sentences
+    from csr.world.clip import encode_phrases
     from csr.world.scenes import SceneObject
     from csr.world.tokenizer import build_tokenizer
     from csr.world.towers import normalise
@@ -166,7 +166,7 @@ def test_open_clip_reads_the_reward_model_by_path_wherever_it_lies(world, tmp_pa
     model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{moved}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{moved}")
     item = SceneObject(name="ring", colour="blue", position="top left")
-    expected = encode_sentences(build_tokenizer(closed=True), [(item, 0)])
+    expected = encode_phrases(build_tokenizer(closed=True), [(item, 0)])
     assert tokenizer(["A blue ring is at the top left."]).tolist() == expected.tolist()
     image = first_image(world)
     trained_on = normalise(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
@@ -184,10 +184,10 @@ def test_training_encodes_sentences_as_open_clip_does(world):
     import open_clip
     import torch
 
-    from csr.world.clip import SENTENCES, encode_sentences, encode_text
+    from csr.world.clip import SENTENCES, encode_phrases, encode_text
     from csr.world.tokenizer import build_tokenizer
 
     model, _ = open_clip.create_model_from_pretrained(f"local-dir:{world / 'clip'}")
-    ids = encode_sentences(build_tokenizer(closed=True), [(item, 1) for item in SENTENCES[:40]])
+    ids = encode_phrases(build_tokenizer(closed=True), [(item, 1) for item in SENTENCES[:40]])
     with torch.no_grad():
         torch.testing.assert_close(encode_text(model, ids), model.encode_text(ids, normalize=True))

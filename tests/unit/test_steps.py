@@ -125,10 +125,12 @@ def streamed_marks(text: str, rule: StepRule) -> list[int]:
     return marks
 
 
-CLOSING = set(".!?\u3002\uff01\uff1f\"')")
+CLOSING = set(".!?\u3002\uff01\uff1f" + "\"'\u2019\u201d\u00bb)]}*_")
 
 
 @given(TEXTS)
+@example("a.}")
+@example("a.*_")
 def test_growing_text_ends_at_the_same_marks_as_the_whole(text: str) -> None:
     """A streamed end can only miss marks and quotes that had not arrived yet."""
     for rule in RULES:

@@ -9,7 +9,7 @@ from csr.world.captions import (
     Mention,
     careless_caption,
     mentions,
-    sentence,
+    phrase,
     true_caption,
 )
 from csr.world.measure import caption_quality
@@ -28,8 +28,8 @@ def careless(**probabilities: float) -> CaptionSettings:
 
 
 def test_sentences():
-    assert sentence(GREEN_CIRCLE) == "A green circle is at the middle center."
-    assert sentence(GREEN_CIRCLE, 1) == "There is a green circle in the middle center."
+    assert phrase(GREEN_CIRCLE) == "A green circle is at the middle center."
+    assert phrase(GREEN_CIRCLE, 1) == "There is a green circle in the middle center."
 
 
 def test_a_true_caption_names_all_objects_as_they_are():

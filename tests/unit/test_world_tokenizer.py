@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csr.world.captions import DESCRIBE, sentence
+from csr.world.captions import DESCRIBE, phrase
 from csr.world.lessons import Encoder, Lesson, user_message
 from csr.world.scenes import COLOURS, SHAPES, SceneObject
 from csr.world.tokenizer import (
@@ -103,4 +103,4 @@ def test_only_the_response_and_its_eos_are_learnt():
 
 def test_a_sentence_takes_few_tokens():
     item = SceneObject(name="diamond", colour="purple", position="bottom center")
-    assert len(TOKENIZER(" " + sentence(item)).input_ids) <= 12
+    assert len(TOKENIZER(" " + phrase(item)).input_ids) <= 12
