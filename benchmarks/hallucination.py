@@ -2,10 +2,10 @@
 
     python benchmarks/hallucination.py --home runs/results [--configurations csr random ...]
 
-Runs every configuration with every seed of every base model, one after another in one
-process (the engines stay warm), resuming what is already done; then prints what
-`csr compare` makes of them. Start it twice with `--part 1/2` and `--part 2/2` to use two
-cores. Set OMP_NUM_THREADS=1 then.
+Runs every configuration with every seed of every base model, one after another, resuming
+what is already done; then prints what `csr compare` makes of them. To use two cores, start
+it with `--part 1/2` and, beside it, with `--part 2/2`, both with OMP_NUM_THREADS=1; then once
+more without `--part` to print the table.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ def main() -> int:
 
 
 def _jobs(configurations: list[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """One seed of everything before the next seed; every other job is of the same base."""
     return [
         (name, (*CONFIGURATIONS[name], f"name={name}", f"seed={seed}", f"world.seed={base}"))
+        for seeds in zip(*SEEDS_OF_BASE.values(), strict=True)
         for name in configurations
-        for base, seeds in SEEDS_OF_BASE.items()
-        for seed in seeds
+        for base, seed in zip(SEEDS_OF_BASE, seeds, strict=True)
     ]
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from csr.errors import NumericalError
-from csr.limits import Limits, reaches_limit
+from csr.limits import reaches_limit
 from csr.text_rules import is_clean_step, repetition
 from csr.types import (
     FinishReason,
@@ -30,18 +30,9 @@ ResponseReward = Literal["sum", "mean", "sum_over_depth_plus_one"]
 """How the steps' rewards become the response's. `sum_over_depth_plus_one` is the released
 code's, whose path list counts the prompt as a node."""
 
-PairChoice = Literal["balanced", "extremes", "random"]
-"""`extremes`: the best response against the worst, as the paper has it. `balanced`: the best
-against the worst that keeps the chosen responses, over all pairs so far, about as long as the
-rejected ones. `random`: two responses drawn blindly, the control.
-
-Why `balanced`: the worst response is often the one with the most false sentences, hence long,
-so extremes teach brevity beside truth; a filter on each pair's lengths drops just the pairs
-whose rejected side says one thing too many (docs/rewards.md). RLAIF-V (arXiv:2405.17220)
-equalises the mean lengths of a data set in the same spirit."""
-
-BALANCE_SLACK = 0.5
-"""How far, in lengths of the chosen response, the running difference may stray from 0."""
+PairChoice = Literal["extremes", "random"]
+"""`extremes`: the best response against the worst. `random`, the control: two responses drawn
+blindly, for the prompts that have a pair of extremes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +47,8 @@ class PairingSettings:
     min_margin_quantile: float
     max_length_difference: float
     max_repetition: float
-    limits: Limits
-    """Of the search, so that a cut response is told from a path the search left."""
+    max_steps: int
+    """Of the search, so that a response cut there is told from a path the search left."""
 
 
 def pair_trees(trees: Sequence[ResponseTree], settings: PairingSettings) -> PairingResult:
@@ -69,14 +60,12 @@ def pair_trees(trees: Sequence[ResponseTree], settings: PairingSettings) -> Pair
     responses: list[ScoredResponse] = []
     drawn: list[PreferencePair] = []
     skipped: Counter[str] = Counter()
-    excess_tokens = 0
     for tree in trees:
         complete = complete_responses(tree, settings)
         responses.extend(response for response, _ in complete)
-        outcome = _pair(tree, complete, settings, excess_tokens)
+        outcome = _pair(tree, complete, settings)
         if isinstance(outcome, PreferencePair):
             drawn.append(outcome)
-            excess_tokens += _length_difference(outcome.chosen, outcome.rejected)
         else:
             skipped[outcome.value] += 1
     threshold = quantile([pair.margin for pair in drawn], settings.min_margin_quantile)
@@ -106,7 +95,7 @@ def complete_responses(
         path = _path(leaf, by_id)
         steps = [node.step for node in path]
         ended = leaf.step.finish_reason is FinishReason.EOS
-        if ended or reaches_limit(steps, settings.limits):
+        if ended or reaches_limit(steps, settings.max_steps):
             clean = not settings.clean_text or all(is_clean_step(step.text) for step in steps)
             found.append((_response(tree, path, settings.response_reward), clean))
     return found
@@ -121,7 +110,7 @@ def _path(leaf: StepNode, by_id: dict[str, StepNode]) -> list[StepNode]:
 
 def _response(tree: ResponseTree, path: Sequence[StepNode], how: ResponseReward) -> ScoredResponse:
     steps = [node.step for node in path]
-    sentences = [node for node in path if node.step.text.strip()]
+    sentences = [node for node in path if node.step.has_words]
     token_ids = tuple(token_id for step in steps for token_id in step.token_ids)
     return ScoredResponse(
         response_id=path[-1].node_id,
@@ -150,7 +139,7 @@ def response_reward(path: Sequence[StepNode], how: ResponseReward) -> float:
                 f"The stored reward of node {node.node_id!r} is {node.score.reward}: its response "
                 "cannot be ranked. Sample or reward the tree anew."
             )
-    sentences = [node for node in path if node.step.text.strip()]
+    sentences = [node for node in path if node.step.has_words]
     if how == "sum":
         return math.fsum(node.score.reward for node in path)
     total = math.fsum(node.score.reward for node in sentences)
@@ -173,38 +162,15 @@ def _pair(
     tree: ResponseTree,
     complete: Sequence[tuple[ScoredResponse, bool]],
     settings: PairingSettings,
-    excess_tokens: int,
 ) -> PreferencePair | SkipReason:
-    """The best response's pair with the first worst one that no filter refuses, or why none.
-
-    `excess_tokens`: by how much the chosen responses so far are longer than the rejected.
-    """
+    """The best response against the worst, or why they make no pair."""
     candidates = _candidates(complete, settings)
     if len(candidates) < 2:
         return _why_too_few(complete, settings)
     # Equal rewards: the earlier path counts as better, so a rerun draws the same pair.
-    best, *others = sorted(candidates, key=lambda response: -response.reward)
-    worst_first = others[::-1]
-    if settings.pairing != "extremes":  # the control has the prompts that balanced pairs have
-        worst_first = [r for r in worst_first if _keeps_balance(best, r, excess_tokens)]
-    else:
-        worst_first = worst_first[:1]
-    pairs = [_make_pair(tree, best, rejected) for rejected in worst_first]
-    refusals = [_refusal(pair, settings) for pair in pairs]
-    fit = [pair for pair, refusal in zip(pairs, refusals, strict=True) if refusal is None]
-    if fit:
-        return fit[0]
-    return next(iter(refusals), None) or SkipReason.LENGTH_MISMATCH
-
-
-def _keeps_balance(chosen: ScoredResponse, rejected: ScoredResponse, excess_tokens: int) -> bool:
-    """Whether the pair moves the running length difference towards 0, or leaves it small."""
-    after = abs(excess_tokens + _length_difference(chosen, rejected))
-    return after <= max(abs(excess_tokens), BALANCE_SLACK * chosen.num_tokens)
-
-
-def _length_difference(chosen: ScoredResponse, rejected: ScoredResponse) -> int:
-    return chosen.num_tokens - rejected.num_tokens
+    ranked = sorted(candidates, key=lambda response: -response.reward)
+    pair = _make_pair(tree, ranked[0], ranked[-1])
+    return _refusal(pair, settings) or pair
 
 
 def _candidates(
@@ -245,7 +211,7 @@ def _refusal(pair: PreferencePair, settings: PairingSettings) -> SkipReason | No
     if pair.margin <= 0 or pair.margin < settings.min_margin:
         return SkipReason.SMALL_MARGIN
     longest = max(chosen.num_tokens, rejected.num_tokens)
-    if abs(_length_difference(chosen, rejected)) > settings.max_length_difference * longest:
+    if abs(chosen.num_tokens - rejected.num_tokens) > settings.max_length_difference * longest:
         return SkipReason.LENGTH_MISMATCH
     if max(repetition(chosen.text), repetition(rejected.text)) > settings.max_repetition:
         return SkipReason.REPETITION
@@ -257,7 +223,7 @@ def _random_pair(
 ) -> PreferencePair:
     """Two responses drawn by a hash of the prompt's id, in place of the best and the worst.
 
-    The control has the same prompts and as many pairs as `balanced`, and chooses blindly.
+    The control has the same prompts and as many pairs as `extremes`, and chooses blindly.
     """
     candidates = _candidates(complete_responses(tree, settings), settings)
     by_text = {response.text: response for response in reversed(candidates)}

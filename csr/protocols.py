@@ -98,8 +98,8 @@ class Similarity(Protocol):
     def text_text(self, left: Sequence[str], right: Sequence[str]) -> list[float]:
         """Cosine in [-1, 1] of each (left, right) pair; each text is encoded once."""
 
-    def num_truncated(self) -> int:
-        """How many distinct texts were longer than the encoder's context so far."""
+    def num_truncated(self, texts: Sequence[str]) -> int:
+        """How many of these texts are longer than the encoder's context, and so are cut."""
 
     def close(self) -> None:
         """Free the model. Safe to call twice."""

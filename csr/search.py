@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from csr.errors import DataError, NumericalError
-from csr.limits import Limits, reaches_limit
+from csr.limits import reaches_limit
 from csr.protocols import Progress, Sampler, StepScorer, StepSettings
 from csr.types import (
     FinishReason,
@@ -57,15 +57,6 @@ class SearchSettings:
     max_steps: int
     duplicate_retries: int
     """Further samplings of a node that has fewer distinct candidates than wanted."""
-
-    @property
-    def limits(self) -> Limits:
-        """How long a response may be."""
-        return Limits(
-            max_steps=self.max_steps,
-            max_step_tokens=self.steps.max_step_tokens,
-            max_response_tokens=self.steps.max_response_tokens,
-        )
 
 
 @dataclass(slots=True)
@@ -269,7 +260,7 @@ def _keep(family: Sequence[_Child], settings: SearchSettings) -> list[_Open]:
 def _can_grow(child: _Child, settings: SearchSettings) -> bool:
     steps = (*child.parent.prefix, child.node.step)
     ended = child.node.step.finish_reason is FinishReason.EOS
-    return not ended and not reaches_limit(steps, settings.limits)
+    return not ended and not reaches_limit(steps, settings.max_steps)
 
 
 def _best_and_worst(growing: Sequence[_Child], settings: SearchSettings) -> Sequence[_Child]:

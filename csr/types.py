@@ -16,7 +16,8 @@ class FinishReason(StrEnum):
 
     STEP = "step"  # a sentence ended
     EOS = "eos"  # the response ended
-    LENGTH = "length"  # a token limit cut it
+    CUT = "cut"  # the step's own token limit; the next step goes on
+    LENGTH = "length"  # the response or the model's context is full
 
 
 class SkipReason(StrEnum):
@@ -97,6 +98,11 @@ class StepCandidate:
     token_logprobs: tuple[float, ...]
     """Raw model log-probabilities (temperature 1, nats), one per token id."""
     finish_reason: FinishReason
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the step says anything: it holds a letter or a digit."""
+        return any(map(str.isalnum, self.text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

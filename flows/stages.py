@@ -17,8 +17,8 @@ from typing import Any
 
 from csr.checkpoints import weights_sha256
 from csr.errors import DataError, NumericalError
-from csr.protocols import Benchmark, GenerateSettings, PreferenceSource, StepSettings
-from csr.types import PairingResult, PolicyRef, Prompt, StepRequest
+from csr.protocols import Benchmark, GenerateSettings, PreferenceSource, Similarity, StepSettings
+from csr.types import PairingResult, PolicyRef, Prompt, ResponseTree, SkipReason, StepRequest
 from flows.config import BenchmarkChoice
 from flows.context import IterationContext, StageOutcome, run_stage
 from flows.figures import caption_figures, pair_figures, sum_counts, tree_figures
@@ -82,7 +82,6 @@ def sample(context: IterationContext, shard: int) -> StageRecord:
     def work() -> StageOutcome:
         engines = context.engines
         similarity = engines.similarity()
-        truncated_before = similarity.num_truncated() if similarity else 0
         label = f"{context.attempt.id} sample {shard + 1}/{context.num_shards}"
         with stage_progress(label) as progress:
             trees = _source(context).generate(
@@ -96,8 +95,8 @@ def sample(context: IterationContext, shard: int) -> StageRecord:
         path = shard_path(context.attempt.nodes, shard)
         write_table(path, trees_to_table(trees, iteration=context.attempt.id.iteration))
         skipped = sum_counts(tree.skipped for tree in trees)
-        if similarity is not None and (n := similarity.num_truncated() - truncated_before):
-            skipped["truncated_similarity_text"] = n
+        if n := _num_truncated(similarity, trees):
+            skipped[SkipReason.TRUNCATED_SIMILARITY_TEXT.value] = n
         return StageOutcome(files=(path,), skipped=skipped, metrics=tree_figures(trees))
 
     inputs = {
@@ -230,6 +229,13 @@ def _run_benchmark(
     )
     write_table(path, table)
     return path, benchmark.evaluate(responses)
+
+
+def _num_truncated(similarity: Similarity | None, trees: Sequence[ResponseTree]) -> int:
+    """Steps whose text the similarity read only in part."""
+    if similarity is None:
+        return 0
+    return similarity.num_truncated([node.step.text for tree in trees for node in tree.nodes])
 
 
 def _source(context: IterationContext) -> PreferenceSource:

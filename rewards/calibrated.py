@@ -28,7 +28,7 @@ from csr.errors import ConfigError
 from csr.protocols import Similarity, StepScorer
 from csr.types import ResponseTree, StepGroup, StepNode, StepScore
 from rewards.likelihood import LikelihoodKind, likelihood
-from rewards.raw import RawParts, is_sentence, measure
+from rewards.raw import RawParts, measure
 from rewards.statistics import Moments, Statistics, StatisticsScope
 
 Calibration = Literal["centred", "literal", "sibling_rank"]
@@ -72,7 +72,9 @@ class Config(ComponentConfig):
 REWARD_PRESETS: dict[str, Config] = {
     "default": Config(),
     "paper": Config(calibration="literal", likelihood="product"),
-    "released": Config(calibration="sibling_rank", likelihood="mean_logprob"),
+    "released": Config(
+        calibration="sibling_rank", likelihood="mean_logprob", clamp_similarity_at_zero=False
+    ),
 }
 """The reward that belongs to each preset of `csr/sources/csr.py`, under the same names."""
 
@@ -175,7 +177,7 @@ def _stored_parts(node: StepNode, kind: LikelihoodKind) -> RawParts:
         likelihood=likelihood(node.step, kind),
         image_similarity=node.score.breakdown.get("image_similarity"),
         redundancy=node.score.breakdown.get("redundancy"),
-        is_sentence=is_sentence(node.step),
+        is_sentence=node.step.has_words,
     )
 
 

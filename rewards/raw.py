@@ -29,11 +29,6 @@ class RawParts:
     """False for a bare end of response, or any other step without words."""
 
 
-def is_sentence(step: StepCandidate) -> bool:
-    """Whether the step says anything."""
-    return bool(step.text.strip())
-
-
 def measure(
     groups: Sequence[StepGroup], similarity: Similarity | None, kind: LikelihoodKind
 ) -> list[list[RawParts]]:
@@ -70,13 +65,13 @@ class _Step:
 
     @property
     def has_words(self) -> bool:
-        return is_sentence(self.candidate)
+        return self.candidate.has_words
 
     def earlier_texts(self) -> list[str]:
         """The sentences of the response so far; none for a step that says nothing."""
         if not self.has_words:
             return []
-        return [step.text.strip() for step in self.group.prefix if is_sentence(step)]
+        return [step.text.strip() for step in self.group.prefix if step.has_words]
 
 
 def _image_similarities(

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from csr.errors import ConfigError, NumericalError
+from csr.limits import reaches_limit
 from csr.protocols import Progress, Sampler, Similarity, StepSettings
 from csr.types import FinishReason, Prompt, StepCandidate, StepGroup, StepRequest
 from rewards.likelihood import LikelihoodKind
@@ -126,24 +127,23 @@ def _sample_captions(
 ) -> list[tuple[StepCandidate, ...]]:
     captions: list[tuple[StepCandidate, ...]] = [() for _ in prompts]
     active = list(range(len(prompts)))
-    for depth in range(max_steps):
+    depth = 0
+    while active:
         requests = [
             StepRequest(prompt=prompts[i], prefix=captions[i], seed=_seed(seeds[i], "step", depth))
             for i in active
         ]
         for i, candidates in zip(active, sampler.sample_steps(requests, settings), strict=True):
             captions[i] = (*captions[i], candidates[0])
-        active = [i for i in active if _goes_on(captions[i], settings)]
+        active = [i for i in active if _goes_on(captions[i], max_steps)]
         progress(len(prompts) - len(active), len(prompts))
-        if not active:
-            break
+        depth += 1
     return captions
 
 
-def _goes_on(caption: tuple[StepCandidate, ...], settings: StepSettings) -> bool:
-    num_tokens = sum(len(step.token_ids) for step in caption)
+def _goes_on(caption: tuple[StepCandidate, ...], max_steps: int) -> bool:
     ended = caption[-1].finish_reason is FinishReason.EOS
-    return not ended and num_tokens < settings.max_response_tokens
+    return not ended and not reaches_limit(caption, max_steps)
 
 
 def _seed(seed: int, name: str, number: int) -> int:

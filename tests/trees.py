@@ -100,7 +100,7 @@ class TableSimilarity:
         self.text_calls.append(pairs)
         return [self.text.get(pair, 0.0) for pair in pairs]
 
-    def num_truncated(self) -> int:
+    def num_truncated(self, texts: Sequence[str]) -> int:
         return 0
 
     def close(self) -> None:

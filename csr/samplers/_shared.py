@@ -85,7 +85,7 @@ def finish_reason(
         return FinishReason.LENGTH
     if step_end(text, rule, prefix_text) is not None:
         return FinishReason.STEP
-    return FinishReason.LENGTH if left.step <= 0 else None
+    return FinishReason.CUT if left.step <= 0 else None
 
 
 def text_after(decode: Decode, prefix_ids: Sequence[int], step_ids: Sequence[int]) -> str:

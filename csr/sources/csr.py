@@ -39,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "duplicate_retries": 1,
         "max_steps": 12, "max_step_tokens": 74, "max_response_tokens": 512,
         "keep_top": 3, "keep_bottom": 2, "prune_by": "reward", "path_score": "sum",
-        "response_reward": "sum", "pairing": "balanced",
+        "response_reward": "sum", "pairing": "extremes",
         "require_eos": True, "clean_text": False,
         "min_margin": 0.0, "min_margin_quantile": 0.1,
         "max_length_difference": 0.6, "max_repetition": 0.5,
@@ -72,11 +72,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 - `default` sums rewards that are centred, so that stopping is worth 0 and a poor sentence
   costs: a sum of literal rewards pays for length, a mean for brevity (docs/rewards.md).
-  It balances the lengths of chosen and rejected responses over all pairs.
 - `paper`: the text of arXiv:2405.14622. It samples with group beam search, which current
   engines no longer have; independent samples stand in.
 - `released`: the published code. Its 1,024 characters, prompt included, are about 256 tokens.
-  Where five or fewer nodes are unfinished it keeps them all; we keep one and two.
+  Where five or fewer nodes are unfinished it keeps them all; we keep one and two. It takes
+  unclean steps out before it ranks their siblings; here they keep their rank, and the
+  responses that hold one are left out of the pairs.
 """
 
 
@@ -176,10 +177,7 @@ def search_settings(config: Config) -> SearchSettings:
 
 def pairing_settings(config: Config) -> PairingSettings:
     """How pairs are made under this configuration."""
-    return PairingSettings(
-        limits=search_settings(config).limits,
-        **_only(PairingSettings, resolve(config)),
-    )
+    return PairingSettings(**_only(PairingSettings, resolve(config)))
 
 
 def _only(settings_class: Any, settings: dict[str, Any]) -> dict[str, Any]:

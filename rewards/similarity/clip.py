@@ -96,7 +96,6 @@ class ClipSimilarity:
         self._precision = precision
         self._images: OrderedDict[str, torch.Tensor] = OrderedDict()
         self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
-        self._truncated: set[str] = set()
 
     def image_text(self, images: Sequence[ImageRef], texts: Sequence[str]) -> list[float]:
         """Cosine in [-1, 1] of each (image, text) pair. NumericalError where it is not finite."""
@@ -120,9 +119,15 @@ class ClipSimilarity:
         by_text = self._embed_texts([*left, *right])
         return _cosines([by_text[text] for text in left], [by_text[text] for text in right], left)
 
-    def num_truncated(self) -> int:
-        """How many distinct texts were longer than the text tower's context so far."""
-        return len(self._truncated)
+    def num_truncated(self, texts: Sequence[str]) -> int:
+        """How many of these texts are longer than the text tower's context."""
+        times = Counter(texts)
+        rows = self._tokenizer(list(times)) if times else ()
+        return sum(
+            times[text]
+            for text, row in zip(times, rows, strict=True)
+            if is_truncated(self._tokenizer, text, row.tolist())
+        )
 
     def close(self) -> None:
         """Drop the model and the embeddings; the object is of no use then."""
@@ -180,11 +185,6 @@ class ClipSimilarity:
 
         padding = [""] * (self._config.text_batch_size - len(texts))
         token_ids = self._tokenizer([*texts, *padding])
-        self._truncated.update(
-            text
-            for text, row in zip(texts, token_ids, strict=False)
-            if is_truncated(self._tokenizer, text, row.tolist())
-        )
         with torch.inference_mode():
             features = self._model.encode_text(token_ids.to(self._device), normalize=True)
         return features[: len(texts)].float().cpu()

@@ -46,7 +46,7 @@ class ScriptedSimilarity:
         """Words in both texts over words in either; 1 for equal texts."""
         return [_overlap(one, other) for one, other in zip(left, right, strict=True)]
 
-    def num_truncated(self) -> int:
+    def num_truncated(self, texts: Sequence[str]) -> int:
         """None: any length is compared."""
         return 0
 

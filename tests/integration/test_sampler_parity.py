@@ -234,7 +234,7 @@ def test_limits_cut_steps_responses_and_context(
     requests = requests_for(prompts)
     cut = speaking[name].sample_steps(requests, replace(SAMPLED, max_step_tokens=2))
     assert {len(c.token_ids) for group in cut for c in group} <= {1, 2}
-    assert FinishReason.LENGTH in {c.finish_reason for group in cut for c in group}
+    assert FinishReason.CUT in {c.finish_reason for group in cut for c in group}
     short = speaking[name].generate(requests, replace(WHOLE, max_response_tokens=2))
     assert {len(r.token_ids) for r in short} <= {1, 2}
     assert short[0].finish_reason is FinishReason.LENGTH
@@ -285,6 +285,22 @@ def test_a_known_prefix_comes_from_the_cache(
     after = sampler.stats()
     assert after["num_cached_tokens"] >= before["num_cached_tokens"] + 32 * len(long)
     assert 0 < after["prefix_cache_hit_rate"] < 1
+
+
+def test_a_short_prompt_is_cached_from_step_to_step(
+    speaking: dict[str, Any], prompts: list[Prompt]
+) -> None:
+    """27 tokens are less than one block of the cache; with two steps behind them they fill it."""
+    sampler = speaking["vllm"]
+    eight = replace(SAMPLED, max_step_tokens=8)
+    request = StepRequest(prompt=prompts[0], seed=1)
+    for _ in range(2):
+        [group] = sampler.sample_steps([request], eight)
+        step = next(c for c in group if c.finish_reason is FinishReason.CUT)
+        request = replace(request, prefix=(*request.prefix, step))
+    before = sampler.stats()["num_cached_tokens"]
+    sampler.sample_steps([request], eight)
+    assert sampler.stats()["num_cached_tokens"] == before + 32
 
 
 def test_after_a_reload_the_new_policy_speaks(
@@ -381,7 +397,7 @@ def test_weights_that_give_nan_are_named(
         samplers[name].score(prompts[:1], [(7, 8)])
 
 
-@pytest.mark.parametrize("fault", ["expanded twice", "no image", "other image"])
+@pytest.mark.parametrize("fault", ["expanded twice", "no image", "other prompt"])
 def test_what_vllm_accepts_in_silence_is_found(
     fault: str,
     speaking: dict[str, Any],

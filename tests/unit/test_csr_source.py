@@ -16,6 +16,7 @@ from csr.sources.csr import (
     search_settings,
 )
 from csr.types import PairingResult, Prompt, ResponseTree, StepCandidate, StepGroup, StepRequest
+from rewards.calibrated import REWARD_PRESETS
 from tests.trees import (
     POLICY,
     FunctionScorer,
@@ -33,9 +34,39 @@ def test_presets_name_the_same_settings():
     assert set(PRESETS["default"]) == fields - {"preset", "pair_filter"}
 
 
-@pytest.mark.parametrize("preset", ["default", "paper", "released"])
-def test_a_preset_alone_is_its_row_of_the_table(preset: str):
-    assert resolve(Config(preset=preset)) == PRESETS[preset]
+# What each preset decides, one column a preset (the paper's and the released code's figures).
+ROWS = {
+    "step_rule": ("sentence", "period", "period"),
+    "num_candidates": (5, 5, 5),
+    "diversity": ("sample", "sample", "branch_first_token"),
+    "temperature": (1.0, 1.0, 1.0),
+    "top_p": (0.95, 0.95, 1.0),
+    "keep_top": (3, 3, 1),
+    "keep_bottom": (2, 2, 2),
+    "prune_by": ("reward", "reward", "likelihood"),
+    "response_reward": ("sum", "sum", "sum_over_depth_plus_one"),
+    "pairing": ("extremes", "extremes", "extremes"),
+    "require_eos": (True, False, False),
+    "clean_text": (False, False, True),
+    "min_margin_quantile": (0.1, 0.0, 0.0),
+    "max_length_difference": (0.6, 1.0, 1.0),
+    "max_step_tokens": (74, 74, 70),
+}
+REWARD_ROWS = {
+    "calibration": ("centred", "literal", "sibling_rank"),
+    "likelihood": ("mean_logprob", "product", "mean_logprob"),
+    "image_weight": (0.9, 0.9, 0.9),
+    "clamp_similarity_at_zero": (True, True, False),
+}
+
+
+@pytest.mark.parametrize(("column", "preset"), [(0, "default"), (1, "paper"), (2, "released")])
+def test_a_preset_is_its_column_of_the_table(column: int, preset: str):
+    settings = resolve(Config(preset=preset))
+    assert {name: settings[name] for name in ROWS} == {n: row[column] for n, row in ROWS.items()}
+    reward = REWARD_PRESETS[preset].model_dump()
+    expected = {name: row[column] for name, row in REWARD_ROWS.items()}
+    assert {name: reward[name] for name in REWARD_ROWS} == expected
 
 
 def test_released_search_and_pairing():
@@ -52,7 +83,7 @@ def test_released_search_and_pairing():
         diversity="branch_first_token",
     )
     assert (pairing.response_reward, pairing.clean_text) == ("sum_over_depth_plus_one", True)
-    assert pairing.limits.max_step_tokens == 70
+    assert pairing.max_steps == 64
 
 
 def test_every_override_reaches_the_settings():

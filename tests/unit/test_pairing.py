@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csr.errors import NumericalError
-from csr.limits import Limits
 from csr.pairing import PairingSettings, pair_trees, quantile, response_reward
 from csr.types import FinishReason, PairingResult, ResponseTree
 from tests.trees import make_tree
@@ -21,7 +20,7 @@ OPEN = PairingSettings(
     min_margin_quantile=0.0,
     max_length_difference=1.0,
     max_repetition=1.0,
-    limits=Limits(max_steps=8, max_step_tokens=50, max_response_tokens=500),
+    max_steps=8,
 )
 """Filters that let everything pass."""
 
@@ -136,7 +135,7 @@ def test_an_empty_response_is_never_compared():
 def test_unfinished_responses():
     """Two paths that stop at max_steps beside one that ended."""
     tree = make_tree({"0": 1.0, "0/": 0.0, "0.0": 2.0, "0.1": 3.0})
-    limited = replace(OPEN, limits=replace(OPEN.limits, max_steps=2))
+    limited = replace(OPEN, max_steps=2)
     assert skipped(pair_trees([tree], limited)) == {"unfinished": 1}
     (pair,) = pair_trees([tree], replace(limited, require_eos=False)).pairs
     assert (pair.chosen.response_id, pair.rejected.response_id) == ("42/0.1", "42/0.9")
@@ -228,10 +227,10 @@ def forest(num_trees: int) -> list[ResponseTree]:
     return trees
 
 
-def test_random_pairs_have_the_prompts_of_balanced_ones_and_choose_blindly():
+def test_random_pairs_have_the_prompts_of_extremes_and_choose_blindly():
     trees = forest(200)
     quantile30 = replace(OPEN, min_margin_quantile=0.3)
-    best = pair_trees(trees, replace(quantile30, pairing="balanced"))
+    best = pair_trees(trees, quantile30)
     blind = pair_trees(trees, replace(quantile30, pairing="random"))
     assert [p.prompt for p in blind.pairs] == [p.prompt for p in best.pairs]
     assert blind.skipped == best.skipped
@@ -247,62 +246,6 @@ def test_random_pairs_do_not_depend_on_order():
     settings = replace(OPEN, pairing="random")
     backwards = pair_trees(trees[::-1], settings).pairs
     assert pair_trees(trees, settings).pairs == backwards[::-1]
-
-
-# ---------------------------------------------------------------- balanced lengths
-
-
-def length_tree(prompt_id: str) -> ResponseTree:
-    """The best response has three sentences, a worse one two, the worst four, 4 tokens each."""
-    rewards = {
-        "0": 1.0, "0.0": 1.0, "0.0.0": 1.0, "0.0.0/": 0.0,
-        "1": -1.0, "1.0": -1.0, "1.0/": 0.0,
-        "2": -1.0, "2.0": -1.0, "2.0.0": -1.0, "2.0.0.0": -1.0, "2.0.0.0/": 0.0,
-    }  # fmt: skip
-    texts = {place: " ab." for place in rewards if not place.endswith("/")}
-    return make_tree(rewards, texts, prompt_id)
-
-
-def test_balanced_pairs_take_turns_between_longer_and_shorter_rejected_responses():
-    trees = [length_tree(f"p{n}") for n in range(4)]
-    extremes = pair_trees(trees, OPEN).pairs
-    balanced = pair_trees(trees, replace(OPEN, pairing="balanced")).pairs
-    assert [pair.rejected.num_steps for pair in extremes] == [4, 4, 4, 4]
-    assert [pair.rejected.num_steps for pair in balanced] == [4, 2, 4, 2]
-    assert [pair.chosen.num_steps for pair in balanced] == [3, 3, 3, 3]
-    assert [pair.margin for pair in balanced] == [7.0, 5.0, 7.0, 5.0]
-
-
-def test_a_prompt_that_can_only_unbalance_the_lengths_is_counted():
-    """One sentence against four differs by more than half of the one, whatever came before."""
-    tree = make_tree(
-        {"0": 1.0, "0/": 0.0, "1": -1.0, "1.0": -1.0, "1.0.0": -1.0, "1.0.0.0": -1.0,
-         "1.0.0.0/": 0.0}
-    )  # fmt: skip
-    result = pair_trees([tree], replace(OPEN, pairing="balanced"))
-    assert skipped(result) == {"length_mismatch": 1}
-    assert len(pair_trees([tree], OPEN).pairs) == 1
-
-
-@given(st.integers(0, 10_000))
-def test_balanced_lengths_differ_by_less_than_a_response_over_all_pairs(seed):
-    rng = random.Random(seed)
-    trees = [random_tree(rng, f"p{index}") for index in range(12)]
-    pairs = pair_trees(trees, replace(OPEN, pairing="balanced")).pairs
-    excess = sum(pair.chosen.num_tokens - pair.rejected.num_tokens for pair in pairs)
-    assert abs(excess) <= 0.5 * max((pair.chosen.num_tokens for pair in pairs), default=0)
-
-
-def random_tree(rng: random.Random, prompt_id: str) -> ResponseTree:
-    """Four responses of one to five sentences with random rewards."""
-    rewards: dict[str, float] = {}
-    for branch in range(4):
-        path = str(branch)
-        for _ in range(rng.randint(1, 5)):
-            rewards[path] = rng.uniform(-1, 1)
-            path += ".0"
-        rewards[path[: -len(".0")] + "/"] = 0.0
-    return make_tree(rewards, prompt_id=prompt_id)
 
 
 # ---------------------------------------------------------------- quantile

@@ -3,11 +3,14 @@ import random
 import pytest
 
 from csr.errors import ConfigError
-from csr.protocols import StepSettings
+from csr.protocols import Sampler, Similarity, StepSettings
+from csr.samplers import scripted
 from csr.types import StepCandidate, StepRequest
 from rewards.raw import RawParts
+from rewards.similarity import scripted as scripted_similarity
 from rewards.statistics import Statistics, measure_statistics, sample_statistics
 from tests.trees import (
+    POLICY,
     SpeakingSampler,
     TableSimilarity,
     eos_step,
@@ -83,12 +86,16 @@ def speak(request: StepRequest, rng: random.Random) -> StepCandidate:
 
 
 def sample(
-    sampler: SpeakingSampler, num_captions: int, num_prompts: int = 3, seed: int = 5
+    sampler: Sampler,
+    num_captions: int,
+    num_prompts: int = 3,
+    seed: int = 5,
+    similarity: Similarity | None = None,
 ) -> Statistics:
     return sample_statistics(
         [make_prompt(str(i)) for i in range(num_prompts)],
         sampler=sampler,
-        similarity=TableSimilarity(image={"One.": 0.2, "Two.": 0.4}),
+        similarity=similarity or TableSimilarity(image={"One.": 0.2, "Two.": 0.4}),
         settings=SETTINGS,
         likelihood_kind="mean_logprob",
         likelihood_scope="first",
@@ -121,3 +128,12 @@ def test_statistics_repeat_with_their_seed_and_differ_with_another():
 def test_no_prompts_is_an_error():
     with pytest.raises(ConfigError, match="need prompts"):
         sample(SpeakingSampler(speak), 10, num_prompts=0)
+
+
+def test_a_caption_that_fills_the_context_ends_there():
+    sampler = scripted.build(scripted.Config(max_context_tokens=16))
+    sampler.load_policy(POLICY)
+    found = sample(
+        sampler, num_captions=40, similarity=scripted_similarity.build(scripted_similarity.Config())
+    )
+    assert found.likelihood.count == 40

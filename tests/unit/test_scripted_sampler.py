@@ -92,7 +92,7 @@ def test_limits_cut_a_step_and_a_response() -> None:
     speaker = sampler()
     request = StepRequest(prompt=prompt())
     [[cut]] = speaker.sample_steps([request], dataclasses.replace(GREEDY, max_step_tokens=4))
-    assert (len(cut.token_ids), cut.finish_reason) == (4, FinishReason.LENGTH)
+    assert (len(cut.token_ids), cut.finish_reason) == (4, FinishReason.CUT)
     exact = dataclasses.replace(GREEDY, max_response_tokens=6)
     [[full]] = speaker.sample_steps([request], exact)
     assert full.text.endswith((".", "!"))

@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csr.errors import DataError, NumericalError
-from csr.protocols import StepSettings
+from csr.protocols import Sampler, StepSettings
+from csr.samplers import scripted
 from csr.search import SearchSettings, search
 from csr.types import FinishReason, Prompt, ResponseTree, StepCandidate, StepGroup, StepRequest
 from tests.trees import (
+    POLICY,
     FunctionScorer,
     SpeakingSampler,
     babble,
@@ -41,7 +43,7 @@ def text_reward(group: StepGroup, step: StepCandidate) -> float:
 
 def grow(
     prompts: list[Prompt],
-    sampler: SpeakingSampler | None = None,
+    sampler: Sampler | None = None,
     scorer: FunctionScorer | None = None,
     settings: SearchSettings = SETTINGS,
     seed: int = 0,
@@ -238,26 +240,46 @@ def test_progress_counts_prompts_that_are_done():
 
 @pytest.mark.parametrize(("max_response_tokens", "deepest"), [(10, 2), (11, 3)])
 def test_a_response_stops_at_the_token_limit(max_response_tokens: int, deepest: int):
-    """Five tokens a step: 5, 10, 15."""
-    sampler = SpeakingSampler(lambda request, rng: make_step(f" {rng.randrange(1000):03}."))
-    steps = replace(STEPS, max_response_tokens=max_response_tokens)
-    (tree,) = grow(some_prompts(1), sampler, settings=replace(SETTINGS, steps=steps, max_steps=9))
+    """Five tokens a step: 5, 10, 15. Where they run out, the sampler says LENGTH."""
+
+    def speak(request: StepRequest, rng: random.Random) -> StepCandidate:
+        full = len(request.prefix_token_ids) + 5 >= max_response_tokens
+        reason = FinishReason.LENGTH if full else FinishReason.STEP
+        return make_step(f" {rng.randrange(1000):03}.", reason=reason)
+
+    settings = replace(SETTINGS, max_steps=9)
+    (tree,) = grow(some_prompts(1), SpeakingSampler(speak), settings=settings)
     assert max(node.depth for node in tree.nodes) == deepest
     assert not any(node.kept for node in tree.nodes if node.depth == deepest)
 
 
-def test_a_step_cut_at_its_own_limit_goes_on_and_one_cut_short_does_not():
-    def cut_at(num_tokens: int) -> int:
+def test_a_step_cut_at_its_own_limit_goes_on_and_a_full_response_does_not():
+    def depth(reason: FinishReason) -> int:
         def speak(request: StepRequest, rng: random.Random) -> StepCandidate:
-            text = f"{rng.randrange(10**9):09}"[:num_tokens]
-            return make_step(text, reason=FinishReason.LENGTH)
+            return make_step(f"{rng.randrange(10**6):06}", reason=reason)
 
-        settings = replace(SETTINGS, steps=replace(STEPS, max_step_tokens=6), max_steps=3)
+        settings = replace(SETTINGS, max_steps=3)
         (tree,) = grow(some_prompts(1), SpeakingSampler(speak), settings=settings)
         return max(node.depth for node in tree.nodes)
 
-    assert cut_at(6) == 3
-    assert cut_at(5) == 1
+    assert depth(FinishReason.CUT) == 3
+    assert depth(FinishReason.LENGTH) == 1
+
+
+@pytest.mark.parametrize("max_context_tokens", range(8, 30))
+def test_a_context_that_fills_anywhere_ends_the_response_there(max_context_tokens: int):
+    """A step that is cut exactly where the context ends goes no further either."""
+    sampler = scripted.build(scripted.Config(max_context_tokens=max_context_tokens))
+    sampler.load_policy(POLICY)
+    settings = replace(SETTINGS, steps=replace(STEPS, max_step_tokens=3), max_steps=9)
+    (tree,) = grow(some_prompts(1), sampler, settings=settings)
+    num_prompt_tokens = 4
+    for leaf in tree.leaves():
+        steps = [node.step for node in tree.path(leaf.node_id)]
+        left = max_context_tokens - num_prompt_tokens - sum(len(s.token_ids) for s in steps)
+        assert left >= 0
+        if left == 0:
+            assert leaf.step.finish_reason in (FinishReason.LENGTH, FinishReason.EOS)
 
 
 # ---------------------------------------------------------------- what must hold of any tree

@@ -1,5 +1,6 @@
 """Whole scripted runs through store and command: what is kept, repeated, refused."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.numpy import save_file
 from csr.errors import NumericalError
 from csr.samplers.scripted import ScriptedSampler
 from csr.trainers.scripted import ScriptedTrainer
+from csr.types import PolicyRef
 from rewards.similarity.scripted import ScriptedSimilarity
 from storage.manifest import IterationManifest
 from storage.rows import pairs_from_table
@@ -249,6 +251,28 @@ def test_the_probe_refuses_a_policy_that_did_not_arrive(
     assert message in answer.err
     assert manifest(store, 1).policy_out is None
     assert store.iterations(RUN) == [0, 1]
+
+
+def test_the_probe_refuses_old_weights_that_differ_by_rounding_alone(
+    csr: Csr, recipe: Path, store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loose tolerance, as bf16 needs, would let them pass."""
+    load, score, calls = ScriptedSampler.load_policy, ScriptedSampler.score, itertools.count()
+
+    def load_once(self: ScriptedSampler, policy: PolicyRef) -> None:
+        if self._policy is None:
+            load(self, policy)
+
+    def score_roughly(self: ScriptedSampler, *args: Any) -> list[tuple[float, ...]]:
+        noise = 1e-3 * next(calls)
+        return [tuple(value + noise for value in row) for row in score(self, *args)]
+
+    monkeypatch.setattr(ScriptedSampler, "load_policy", load_once)
+    monkeypatch.setattr(ScriptedSampler, "score", score_roughly)
+    answer = csr(*command(recipe, store, "--set", "probe_tolerance=99"))
+    assert answer.status == 1
+    assert "the new weights did not reach it whole" in answer.err
+    assert manifest(store, 1).policy_out is None
 
 
 def test_a_log_probability_that_is_not_finite_is_refused_by_the_probe(

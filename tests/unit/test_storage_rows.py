@@ -237,7 +237,8 @@ def test_every_table_opens_in_datasets(tmp_path):
 
 
 def test_every_table_opens_in_duckdb_with_its_units(tmp_path):
-    duckdb = pytest.importorskip("duckdb")
+    import duckdb
+
     unit = "json_extract_string(decode(value), '$.' || ? || '.unit')"
     for name, (column, expected) in {
         "prompts": ("position", "count"),
