@@ -36,6 +36,34 @@ def test_reference_logprobs_are_the_sampled_tokens_and_no_others(llava, tmp_path
         assert known == pytest.approx(own, abs=1e-4)
 
 
+def test_the_policys_rejected_term_is_a_forward_pass_on_the_rejected_text(llava, tmp_path):
+    """All pairs in one step, whose figures are those of the untrained policy."""
+    checkpoint, processor, pairs, pairs_path = llava
+    config = FAST.model_copy(update={"batch_size": len(pairs), "num_epochs": 1})
+    [row] = train(checkpoint, pairs_path, tmp_path / "out", config=config).history
+    model = plain_model(checkpoint)
+    for name in ("chosen", "rejected"):
+        own = [
+            sum(plain_logprobs(model, processor, pair.prompt, getattr(pair, name).token_ids))
+            for pair in pairs
+        ]
+        assert row[f"{name}_logprob"] == pytest.approx(sum(own) / len(own), abs=1e-4)
+
+
+def test_the_reference_costs_one_pass_over_the_pairs(llava, tmp_path):
+    """Images that the vision tower encodes: two a pair for the reference, two in each epoch."""
+    with preserved_globals():
+        prepared = Prepared(llava, llava[3], tmp_path)
+        encoded = []
+        prepared.trainer.model.base_model.model.model.vision_tower.register_forward_pre_hook(
+            lambda module, args: encoded.append(len(args[0]))
+        )
+        cache_reference(prepared.trainer, prepared.collator, batch_size=2)
+        prepared.trainer.train()
+    num_pairs = len(llava[2])
+    assert sum(encoded) == 2 * num_pairs * (1 + FAST.num_epochs)
+
+
 def test_the_second_iterations_reference_is_the_first_iterations_policy(llava, trained, tmp_path):
     checkpoint, processor, pairs, pairs_path = llava
     first = plain_model(trained["llava"].model_path)
