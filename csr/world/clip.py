@@ -81,9 +81,9 @@ class ClipSettings(ComponentConfig):
     """Of the space where image and sentence meet."""
     num_scenes: int = 6000
     """Images it learns from."""
-    warmup_steps: int = 250
+    warmup_steps: int = 400
     """Optimiser steps that teach the vision tower what each cell shows, before any sentence."""
-    contrastive_steps: int = 350
+    contrastive_steps: int = 800
     """Optimiser steps that teach it which sentences hold."""
     batch_size: int = 64
     """Images a step."""
