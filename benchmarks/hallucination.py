@@ -22,12 +22,12 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "csr": (),
     "random": ("source.pairing=random",),
     "lambda-0": ("reward.image_weight=0.0",),
-    "lambda-0.5": ("reward.image_weight=0.5",),
+    "lambda-0_5": ("reward.image_weight=0.5",),
     "lambda-1": ("reward.image_weight=1.0",),
     "paper": ("source.preset=paper",),
     "released": ("source.preset=released",),
 }
-"""Name -> overrides of recipes/tiny.yaml. `random` has the same trees, pairs drawn blindly."""
+"""Name -> overrides of recipes/tiny.yaml, whose λ is 0.9. `random`: pairs drawn blindly."""
 
 SEEDS_OF_BASE = {0: (11, 12, 13), 1: (21, 22, 23)}
 """World seed (an independently trained base model) -> run seeds."""

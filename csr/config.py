@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 _LOCATION = "location"
 
@@ -14,6 +14,9 @@ Location = Annotated[str, _LOCATION]
 One that exists on this machine is made absolute when a run starts, so that the run can be
 resumed from anywhere, and is fingerprinted by its content, not by its place.
 """
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class ComponentConfig(BaseModel):

@@ -148,6 +148,9 @@ def _values(path: Path) -> Iterator[tuple[str, Any]]:
 def _text(path: Path) -> str:
     """The file's text without a byte order mark."""
     try:
+        # A device would be read without end, and a pipe waited for.
+        if path.exists() and not path.is_file():
+            raise DataError(f"the prompt file {path} is no file. Name a JSONL or JSON file.")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(
                 f"the prompt file {path} is larger than {MAX_FILE_BYTES:,} bytes. Split it."
@@ -170,12 +173,21 @@ def _text(path: Path) -> str:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_repeated_keys)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{where}: not valid JSON ({error}). Write a JSON list of records, or one record a "
             "line."
         ) from error
+
+
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values under one key, one would go unnoticed."""
+    keys = [key for key, _ in pairs]
+    repeated = [key for key in keys if keys.count(key) > 1]
+    if repeated:
+        raise ValueError(f"the key {repeated[0]!r} stands twice")
+    return dict(pairs)
 
 
 def _record(value: Any, where: str) -> _Record:

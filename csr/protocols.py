@@ -70,7 +70,11 @@ class Sampler(Protocol):
     def sample_steps(
         self, requests: Sequence[StepRequest], settings: StepSettings
     ) -> list[list[StepCandidate]]:
-        """`settings.num_candidates` next steps for each request, in request order."""
+        """`settings.num_candidates` next steps for each request, in request order.
+
+        A step is LENGTH where nothing may follow it, since the response or the model's context
+        is full, and CUT where only its own limit was reached.
+        """
 
     def generate(
         self, requests: Sequence[StepRequest], settings: GenerateSettings

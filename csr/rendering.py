@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from csr.errors import DataError, EnvironmentFault, ModelError
 
 if TYPE_CHECKING:
@@ -67,11 +69,16 @@ def render_prompt(processor: Any, text: str) -> str:
     turn = [{"role": "user", "content": content}]
     # `processor_kwargs` change nothing without tokenising; some processors warn when it is empty.
     quiet = {"padding": False}
-    return str(
-        processor.apply_chat_template(
+    try:
+        rendered = processor.apply_chat_template(
             turn, add_generation_prompt=True, tokenize=False, processor_kwargs=quiet
         )
-    )
+    except TemplateError as error:
+        raise ModelError(
+            f"The chat template of {_name(processor)} fails ({type(error).__name__}: {error}). "
+            "Mend its chat_template.jinja."
+        ) from error
+    return str(rendered)
 
 
 def prompt_token_ids(processor: Any, text: str) -> list[int]:

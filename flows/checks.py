@@ -13,12 +13,16 @@ from csr.prompts import LoadedPrompts, load_prompts
 from csr.protocols import Json
 from csr.rendering import load_processor
 from csr.types import Prompt
-from flows.config import Recipe
+from flows.config import WORLD_MARK, Recipe
 from flows.progress import stage_progress
 from storage.atomic import require_free_space
 
 ITERATION_BYTES_PER_WEIGHT_BYTE = 1.5
 """A merged checkpoint, its adapter, and the tables beside them."""
+
+
+SMALLEST_FREE_BYTES = 2**29
+"""For what any run writes beside weights: tables, images in pairs, report, Prefect's database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,17 @@ class CheckedInputs:
     prompts: LoadedPrompts
     base_policy: Json
     """The `PolicyRef` of the user's own model, as the manifest stores it."""
+
+
+def check_without_world(recipe: Recipe, home: Path) -> None:
+    """What can be found wrong before the embedded world is built, which takes minutes."""
+    require_free_space(home, SMALLEST_FREE_BYTES)
+    if recipe.world is None:
+        return  # `check_inputs` follows at once
+    if WORLD_MARK not in recipe.policy.model:
+        _check_model(recipe, resolve_model(recipe.policy.model))
+    if recipe.similarity is not None and WORLD_MARK not in recipe.similarity.model_dump_json():
+        _check_similarity(recipe)
 
 
 def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
@@ -40,7 +55,7 @@ def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
     _check_similarity(recipe)
     weight_bytes = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     needed = weight_bytes * ITERATION_BYTES_PER_WEIGHT_BYTE * recipe.num_iterations
-    require_free_space(home, int(needed))
+    require_free_space(home, SMALLEST_FREE_BYTES + int(needed))
     with stage_progress("check prompts and images") as progress:
         loaded = load_prompts(
             Path(recipe.data.prompts),

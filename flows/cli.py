@@ -7,6 +7,7 @@ needs it.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from csr.errors import CSRError, RunFailed
 app = App(
     name="csr",
     help="Self-rewarding training for vision-language models.",
+    version=lambda: importlib.metadata.version("csr"),
     suppress_keyboard_interrupt=False,  # `main` says how the run goes on
 )
 
@@ -79,7 +81,13 @@ def run(
 def validate(
     recipe: Path, *, options: RecipeOptions = RecipeOptions(), common: Common = Common()
 ) -> int:
-    """Check a recipe and print it with every default filled in."""
+    """Check a recipe and print it with every default filled in.
+
+    Parameters
+    ----------
+    recipe
+        YAML file; see `recipes/`.
+    """
     from flows.config import load_recipe, run_id_of
 
     resolved = load_recipe(recipe, options.set)
@@ -93,7 +101,13 @@ def validate(
 
 @app.command
 def ls(run_id: str | None = None, *, common: Common = Common()) -> int:
-    """List the runs, or the iterations of one run."""
+    """List the runs, or the iterations of one run.
+
+    Parameters
+    ----------
+    run_id
+        The run whose iterations to list; without it, all runs.
+    """
     from flows import listing
 
     shape = listing.runs(common.home) if run_id is None else listing.run(common.home, run_id)
@@ -113,7 +127,17 @@ def show(iteration_id: str, *, common: Common = Common()) -> int:
 def trace(
     run_id: str, prompt_id: str, *, iteration: int | None = None, common: Common = Common()
 ) -> int:
-    """Follow one prompt: its tree, its responses and its preference pair."""
+    """Follow one prompt: its tree, its responses and its preference pair.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    prompt_id
+        The prompt's id in its file.
+    iteration
+        Which iteration's tree; by default the latest in which the prompt was sampled.
+    """
     from flows import tracing
 
     shape = tracing.trace(common.home, run_id, prompt_id, iteration)
@@ -151,7 +175,15 @@ def compare(
 
 @app.command
 def report(run_id: str, *, output: Path | None = None, common: Common = Common()) -> int:
-    """Write one self-contained HTML page about a run."""
+    """Write one self-contained HTML page about a run.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    output
+        File to write; by default `report.html` in the run's folder.
+    """
     from flows import reporting
 
     path = reporting.write_report(common.home, run_id, output)

@@ -104,6 +104,21 @@ class Recipe(ComponentConfig):
     """Largest difference in nats per token allowed between the sampler's and the trainer's
     log-probabilities of a freshly loaded policy (fp32; use about 0.1 in bf16)."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if self.similarity is None and self.reward.image_weight > 0:
+            raise ValueError(
+                f"reward.image_weight is {self.reward.image_weight}, but there is no `similarity` "
+                "to compare image and text. Name one, or set reward.image_weight to 0."
+            )
+        names = [choice.name for choice in self.evaluation]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"evaluation names {repeated[0]!r} twice, and the figures of one would overwrite "
+                "those of the other. Keep one, or put the questions into one file."
+            )
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _start_from_preset(cls, value: Any) -> Any:
@@ -122,7 +137,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
 
     ConfigError names the file, the place and the nearest valid setting.
     """
-    recipe = validate(Recipe, read_document(path, overrides), path.name)
+    recipe = validate(Recipe, read_document(path, overrides, COMPONENT_FIELDS), path.name)
     if recipe.world is None and WORLD_MARK in recipe.model_dump_json():
         raise ConfigError(
             f"{path.name}: a path begins with {WORLD_MARK}, but the recipe has no `world`. Add "

@@ -11,7 +11,13 @@ from storage.run_store import RunStore
 def open_store(home: Path) -> RunStore:
     """The runs below `home`, which need not exist yet. EnvironmentFault where it is no folder."""
     path = home.expanduser().absolute()
-    existing = next(p for p in (path, *path.parents) if p.exists())
+    try:
+        existing = next(p for p in (path, *path.parents) if p.exists())
+    except (OSError, ValueError) as error:  # too long a name, or one that no file can have
+        raise EnvironmentFault(
+            f"The home {str(home)[:60]!r} cannot be a folder ({error.__class__.__name__}: "
+            f"{getattr(error, 'strerror', None) or error}). Give another one with --home."
+        ) from None
     if not existing.is_dir():
         raise EnvironmentFault(
             f"{existing} is a file, so there can be no runs in {path}. Give a folder with --home "

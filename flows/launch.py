@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csr.errors import ConfigError, CSRError, RunFailed
-from flows.checks import CheckedInputs, check_inputs
+from flows.checks import CheckedInputs, check_inputs, check_without_world
 from flows.config import Recipe, load_recipe, run_id_of
 from flows.context import code_version
 from flows.engines import close_engines
@@ -20,7 +20,7 @@ from flows.interrupts import orderly_sigterm
 from flows.iteration import is_finished
 from flows.progress import live_bars, log_to_console
 from flows.reporting import write_report
-from flows.worlds import with_world
+from flows.worlds import build_missing_world, locate_world
 from storage.rows import prompts_to_table, quarantine_to_table
 from storage.run_store import RunStore
 from storage.tables import write_table
@@ -56,13 +56,20 @@ def launch(
     model cannot work; RunFailed where the flow does not finish.
     """
     recipe = load_recipe(recipe_path, overrides)
-    run_id = run_id or run_id_of(recipe)
+    run_id = run_id_of(recipe) if run_id is None else run_id
     store = open_store(home)
     store.run_path(run_id)
     log_to_console()
     with live_bars(), orderly_sigterm():
-        recipe = with_world(recipe)
-        checked = None if _is_prepared(store, run_id) else check_inputs(recipe, store.home)
+        located = locate_world(recipe)
+        if store.has_run(run_id):
+            _create(store, located, run_id)  # refuses another recipe's, before any work
+        prepared = _is_prepared(store, run_id)
+        if not prepared:
+            check_without_world(recipe, store.home)
+        build_missing_world(recipe)
+        recipe = located
+        checked = None if prepared else check_inputs(recipe, store.home)
         _create(store, recipe, run_id)
         with store.lock(run_id):
             if checked is not None:

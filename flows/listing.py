@@ -37,7 +37,7 @@ def runs(home: Path) -> Json:
             {
                 "run_id": record.run_id,
                 "recipe": record.recipe,
-                "status": _now(store, record.run_id, record.status),
+                "status": status_now(store, record.run_id, record.status),
                 "num_iterations": sum(number > 0 for number in store.iterations(record.run_id)),
             }
             for record in store.runs()
@@ -46,7 +46,7 @@ def runs(home: Path) -> Json:
 
 
 def run(home: Path, run_id: str) -> Json:
-    """`{"run_id", "status", "prompts", "base": {"metrics"}, "iterations": [...]}`.
+    """`{"run_id", "status", "prompts", "base": {"status", "metrics"}, "iterations": [...]}`.
 
     An iteration is `{"iteration_id", "attempt", "status", "metrics"}`; `prompts` counts the
     prompt file's records as `used` and, by reason, `skipped`.
@@ -58,9 +58,9 @@ def run(home: Path, run_id: str) -> Json:
     base = [manifest for manifest in manifests if manifest.iteration == 0]
     return {
         "run_id": run_id,
-        "status": _now(store, run_id, record.status),
+        "status": status_now(store, run_id, record.status),
         "prompts": prompt_counts(store, run_id),
-        "base": {"metrics": base[0].metrics if base else {}},
+        "base": _base_line(store, base[0]) if base else {"status": "suspended", "metrics": {}},
         "iterations": [_iteration_line(store, m) for m in manifests if m.iteration > 0],
     }
 
@@ -108,7 +108,7 @@ def table(shape: Json) -> Any:
         for row in shape["runs"]:
             view.add_row(row["run_id"], row["recipe"], row["status"], str(row["num_iterations"]))
         return view
-    rows = [("base", "done", shape["base"]["metrics"])]
+    rows = [("base", shape["base"]["status"], shape["base"]["metrics"])]
     rows += [(i["iteration_id"], i["status"], i["metrics"]) for i in shape["iterations"]]
     shown = [name for name in HEADLINE_METRICS if any(name in metrics for *_, metrics in rows)]
     view = Table("iteration", "status", *shown, title=f"Run {shape['run_id']}, held-out images")
@@ -138,17 +138,22 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if type(value) is float else str(value)
 
 
-def _now(store: RunStore, run_id: str, status: str) -> str:
+def status_now(store: RunStore, run_id: str, status: str) -> str:
     """A stored status as it is now: a process that was killed could not change it."""
     killed = status == "running" and not store.is_locked(run_id)
     return "suspended" if killed else status
+
+
+def _base_line(store: RunStore, manifest: IterationManifest) -> Json:
+    status = status_now(store, manifest.run_id, manifest.status)
+    return {"status": status, "metrics": manifest.metrics}
 
 
 def _iteration_line(store: RunStore, manifest: IterationManifest) -> Json:
     return {
         "iteration_id": f"{manifest.run_id}/{manifest.iteration:02d}",
         "attempt": manifest.attempt,
-        "status": _now(store, manifest.run_id, manifest.status),
+        "status": status_now(store, manifest.run_id, manifest.status),
         "metrics": manifest.metrics,
     }
 

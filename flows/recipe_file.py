@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,18 @@ import yaml
 from csr.errors import ConfigError
 
 
-def read_document(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The file's settings. ConfigError where it is no YAML mapping, or an override cannot work."""
+def read_document(
+    path: Path, overrides: tuple[str, ...] = (), components: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The file's settings. ConfigError where it is no YAML mapping, or an override cannot work.
+
+    `components` are the settings that may be a mere name: `trainer: dpo` is short for
+    `trainer: {name: dpo}`.
+    """
     document = _read_yaml(path)
+    for name in components:
+        if isinstance(document.get(name), str):
+            document[name] = {"name": document[name]}
     for override in overrides:
         _apply(document, override)
     return document
@@ -37,7 +47,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except FileNotFoundError:
         raise ConfigError(f"There is no recipe at {path}. See the files under recipes/.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(
             f"The recipe {path} cannot be read as YAML: {error}. Mend the file, or give another."
         ) from None
@@ -67,7 +77,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
             )
     try:
         document[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raise ConfigError(
             f"--set {override!r}: {text!r} cannot be read as a YAML value. Quote it."
         ) from None

@@ -36,9 +36,9 @@ def report_data(store: RunStore, run_id: str) -> ReportData:
     return ReportData(
         run_id=run_id,
         recipe=record.recipe,
-        status=record.status,
+        status=listing.status_now(store, run_id, record.status),
         seed=record.seed,
-        iterations=[_iteration(store.attempt(run_id, n)) for n in store.iterations(run_id)],
+        iterations=[_iteration(store, store.attempt(run_id, n)) for n in store.iterations(run_id)],
         config=record.config,
         versions={"csr": record.code_version, **record.packages},
         facts={
@@ -62,7 +62,7 @@ def _benchmark_line(settings: Json) -> str:
     return f"{settings.get('prompts', settings['name'])}, greedy{limit}"
 
 
-def _iteration(attempt: AttemptDir) -> ReportIteration:
+def _iteration(store: RunStore, attempt: AttemptDir) -> ReportIteration:
     manifest = attempt.manifest.read()
     has_pairs = bool(table_files(attempt.pairs))
     pairs = pairs_from_table(read_table(attempt.pairs, "pairs")) if has_pairs else []
@@ -71,7 +71,7 @@ def _iteration(attempt: AttemptDir) -> ReportIteration:
     return ReportIteration(
         iteration=manifest.iteration,
         attempt=str(attempt.id),
-        status=manifest.status,
+        status=listing.status_now(store, manifest.run_id, manifest.status),
         metrics=manifest.metrics,
         num_prompts=int(figures.get("num_prompts", 0)),
         num_pairs=int(figures.get("num_pairs", 0)),

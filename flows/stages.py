@@ -214,10 +214,10 @@ def _run_benchmark(
     settings = GenerateSettings(
         temperature=0.0, top_p=1.0, max_response_tokens=benchmark.max_response_tokens
     )
-    sampler = context.engines.sampler(policy)
     requests = [StepRequest(prompt=prompt, seed=0) for prompt in prompts]
     responses = []
     with stage_progress(f"{context.attempt.id} evaluate {choice.name}") as progress:
+        sampler = context.engines.sampler(policy)
         for start in range(0, len(requests), context.recipe.shard_size):
             batch = requests[start : start + context.recipe.shard_size]
             responses += sampler.generate(batch, settings)

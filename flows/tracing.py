@@ -41,8 +41,9 @@ def trace(home: Path, run_id: str, prompt_id: str, iteration: int | None = None)
                 "pairs": _rows(attempt.pairs, "pairs", prompt_id),
             }
     raise DataError(
-        f"the prompt {prompt_id!r} was not sampled in iteration {numbers or 'any'} of run "
-        f"{run_id}: each iteration takes a slice of the prompts."
+        f"the prompt {prompt_id!r} was not sampled in run {run_id} (iterations looked at: "
+        f"{', '.join(map(str, numbers)) or 'none yet'}): each iteration takes a slice of the "
+        "prompts."
     )
 
 

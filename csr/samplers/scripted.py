@@ -35,7 +35,7 @@ __all__ = ["EOS_ID", "Config", "ScriptedSampler", "build", "check_model", "decod
 class Config(LanguageConfig):
     """Settings of the scripted sampler."""
 
-    max_context_tokens: int = Field(2048, ge=1)
+    max_context_tokens: int = Field(default=2048, ge=1)
     """Tokens of prompt and response together; a prompt counts one token a word."""
 
 

@@ -48,9 +48,9 @@ class Config(ComponentConfig):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of weights and activations; `auto` is the checkpoint's own."""
-    max_context_tokens: int | None = Field(None, ge=1)
+    max_context_tokens: int | None = Field(default=None, ge=1)
     """Tokens of prompt (image included) and response together; None is the model's own limit."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Rows (candidates) in one forward pass. Lower it where memory is short."""
     device: str = "auto"
     """`auto` is the first GPU where there is one, else the CPU; or a torch device name."""

@@ -49,18 +49,18 @@ class Config(ComponentConfig):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of weights and activations; `auto` is the checkpoint's own."""
-    max_context_tokens: int | None = Field(None, ge=1)
+    max_context_tokens: int | None = Field(default=None, ge=1)
     """Tokens of prompt (image included) and response together; None is the model's own limit."""
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Fraction of GPU memory for weights and KV cache together. Lower it (0.4) where the trainer
     shares the GPU with a warm engine. Not used on CPU."""
-    kv_cache_gib: float | None = Field(None, gt=0)
+    kv_cache_gib: float | None = Field(default=None, gt=0)
     """GiB of KV cache; None is what gpu_memory_utilization leaves, and 2 GiB on CPU."""
-    tensor_parallel_size: int = Field(1, ge=1)
+    tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs that share one copy of the model."""
-    max_num_seqs: int = Field(256, ge=1)
+    max_num_seqs: int = Field(default=256, ge=1)
     """Sequences that decode at once."""
-    max_batch_requests: int = Field(1024, ge=1)
+    max_batch_requests: int = Field(default=1024, ge=1)
     """Requests handed to the engine at once; bounds the decoded images held in memory."""
     enforce_eager: bool = False
     """Skip compilation and CUDA graphs: starts faster, decodes slower. Always so on CPU."""

@@ -161,7 +161,7 @@ def cache_reference(trainer: Any, collator: PairCollator, batch_size: int) -> No
 def _trainer_class() -> Any:
     from trl import DPOTrainer
 
-    class WatchedDPOTrainer(DPOTrainer):
+    class WatchedDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no types
         """DPOTrainer that reports to a `TrainingWatch` and to nobody else."""
 
         def __init__(self, watch: TrainingWatch, **kwargs: Any) -> None:

@@ -23,7 +23,7 @@ from csr.world.parts import run_inline, run_parallel
 from csr.world.scenes import sample_scenes
 from csr.world.settings import WORLD_VERSION, Config, world_name
 
-__all__ = ["WORLD_VERSION", "Config", "build_world", "world_name"]
+__all__ = ["WORLD_VERSION", "Config", "build_world", "world_name", "world_path"]
 
 NamedProgress = Callable[[str, int, int], None]
 """Called with (part, done, total)."""
@@ -42,18 +42,22 @@ def build_world(
     name is always a whole world. With `parallel` off both models are trained in this
     process, one after the other; the files are the same.
     """
-    worlds = Path(cache_dir) / "worlds"
-    final = worlds / world_name(config)
+    final = world_path(config, cache_dir)
     if final.exists():
         return final
-    worlds.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=worlds))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=final.parent))
     try:
         _build(config, building, progress or _silent, parallel)
         _publish(building, final)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return final
+
+
+def world_path(config: Config, cache_dir: Path) -> Path:
+    """Where the world is, or will be once it is built."""
+    return Path(cache_dir) / "worlds" / world_name(config)
 
 
 def _build(config: Config, directory: Path, progress: NamedProgress, parallel: bool) -> None:

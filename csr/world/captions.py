@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from csr.config import ComponentConfig
+from csr.config import ComponentConfig, Probability
 from csr.world.scenes import (
     COLOURS,
     COMPANION,
@@ -39,13 +39,13 @@ _FIRST_TEMPLATE_SHARE = 0.7
 class CaptionSettings(ComponentConfig):
     """How careless the captions are. All are probabilities."""
 
-    omit: float = 0.04
+    omit: Probability = 0.04
     """A shown shape other than the anchor goes unmentioned."""
-    hallucinate: float = 0.68
+    hallucinate: Probability = 0.68
     """The anchor's absent companion is mentioned, in its typical colour and cell."""
-    typical_colour: float = 0.5
+    typical_colour: Probability = 0.5
     """A shown shape other than the anchor is given its typical colour, whatever it has."""
-    typical_position: float = 0.5
+    typical_position: Probability = 0.5
     """A shown shape other than the anchor is put in its typical cell, wherever it is."""
 
 

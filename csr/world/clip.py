@@ -11,6 +11,8 @@ import math
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field, PositiveFloat, PositiveInt
+
 from csr.config import ComponentConfig
 from csr.world.captions import TEMPLATES, Mention, phrase
 from csr.world.drawing import CELL, IMAGE_SIZE, draw_all
@@ -71,25 +73,25 @@ class ClipSettings(ComponentConfig):
 
     seed: int = 0
     """Decides its data, initialisation and batches; independent of the policy's seed."""
-    width: int = 128
+    width: PositiveInt = Field(default=128, multiple_of=32)
     """Of the vision tower; heads are 32 wide."""
-    layers: int = 1
+    layers: PositiveInt = 1
     """Of the vision tower."""
-    text_width: int = 64
-    text_layers: int = 1
-    embedding_width: int = 256
+    text_width: PositiveInt = Field(default=64, multiple_of=32)
+    text_layers: PositiveInt = 1
+    embedding_width: PositiveInt = 256
     """Of the space where image and sentence meet."""
-    num_scenes: int = 6000
+    num_scenes: PositiveInt = 6000
     """Images it learns from."""
-    warmup_steps: int = 400
+    warmup_steps: PositiveInt = 400
     """Optimiser steps that teach the vision tower what each cell shows, before any sentence."""
-    contrastive_steps: int = 800
+    contrastive_steps: PositiveInt = 800
     """Optimiser steps that teach it which sentences hold."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Images a step."""
-    bank_size: int = len(PHRASES)
+    bank_size: PositiveInt = Field(default=len(PHRASES), le=len(PHRASES))
     """Of the 420 phrases, how many each contrastive step compares an image with."""
-    learning_rate: float = 2e-3
+    learning_rate: PositiveFloat = 2e-3
     """Peak, for AdamW."""
 
 

@@ -84,6 +84,7 @@ def _depth(name: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray
     """How far each pixel lies inside the shape's edge, in pixels; negative outside."""
     import numpy as np
 
+    depth: np.ndarray
     x, distance = abs(x), np.hypot(x, y)
     match name:
         case "circle":

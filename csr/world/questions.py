@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, Literal
 
-from csr.config import ComponentConfig
+from csr.config import ComponentConfig, Probability
 from csr.world.scenes import SHAPES, Scene, seed_of
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ POPE_SPLITS: tuple[PopeSplit, ...] = ("random", "popular", "adversarial")
 class QuestionSettings(ComponentConfig):
     """How careless the answers are that the policy learns from. Both are probabilities."""
 
-    yes_to_tempting: float = 0.75
+    yes_to_tempting: Probability = 0.75
     """"Yes" is the answer given about an absent companion of a shown anchor."""
-    ask_tempting: float = 0.6
+    ask_tempting: Probability = 0.6
     """A question about an absent shape is about such a companion, where there is one."""
 
 

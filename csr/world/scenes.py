@@ -11,7 +11,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-from csr.config import ComponentConfig
+from csr.config import ComponentConfig, Probability
 
 ANCHORS = ("circle", "triangle", "cross")
 COMPANION = {"circle": "square", "triangle": "ring", "cross": "diamond"}
@@ -73,15 +73,15 @@ class Scene:
 class SceneSettings(ComponentConfig):
     """How often a scene follows the world's habits. All are probabilities."""
 
-    companion_probability: float = 0.55
+    companion_probability: Probability = 0.55
     """The anchor's companion is shown."""
-    distractor_probability: float = 0.4
+    distractor_probability: Probability = 0.4
     """A given other companion shape is shown; lower, so that company means something."""
-    second_anchor_probability: float = 0.3
+    second_anchor_probability: Probability = 0.3
     """A second anchor shape is shown."""
-    typical_colour_probability: float = 0.5
+    typical_colour_probability: Probability = 0.5
     """A shape other than the anchor has its typical colour; else any colour, evenly."""
-    typical_position_probability: float = 0.5
+    typical_position_probability: Probability = 0.5
     """A shape other than the anchor is in its typical cell where free; else in any free cell."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 
+from pydantic import PositiveInt
+
 from csr.config import ComponentConfig
 from csr.world.captions import CaptionSettings
 from csr.world.clip import ClipSettings
@@ -21,13 +23,13 @@ class Config(ComponentConfig):
 
     seed: int = 0
     """Of the policy: its data, initialisation and batches. The dataset does not depend on it."""
-    num_train: int = 2048
+    num_train: PositiveInt = 2048
     """Scenes to ask about without knowing the answer: what CSR trains on."""
-    num_validation: int = 200
+    num_validation: PositiveInt = 200
     """Scenes with ground truth to choose settings on; the models are measured on them."""
-    num_heldout: int = 400
+    num_heldout: PositiveInt = 400
     """Scenes with ground truth to report on."""
-    num_pope_scenes: int = 150
+    num_pope_scenes: PositiveInt = 150
     """Of the held-out scenes, those that POPE asks about: two questions each in each split."""
     scenes: SceneSettings = SceneSettings()
     captions: CaptionSettings = CaptionSettings()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field, PositiveFloat, PositiveInt
+
 from csr.config import ComponentConfig
 from csr.world.drawing import CELL, IMAGE_SIZE
 from csr.world.lessons import (
@@ -40,25 +42,25 @@ _HEAD_WIDTH = 32
 class PolicySettings(ComponentConfig):
     """The policy's size and training."""
 
-    vision_width: int = 128
-    vision_layers: int = 2
-    width: int = 128
+    vision_width: PositiveInt = Field(default=128, multiple_of=_HEAD_WIDTH)
+    vision_layers: PositiveInt = 2
+    width: PositiveInt = Field(default=128, multiple_of=_HEAD_WIDTH)
     """Of the language model; heads are 32 wide."""
-    layers: int = 3
-    num_scenes: int = 6000
+    layers: PositiveInt = 3
+    num_scenes: PositiveInt = 6000
     """Images it learns from."""
-    vision_steps: int = 500
+    vision_steps: PositiveInt = 500
     """Optimiser steps that teach tower and projector what each cell shows. At 200 the tower
     still takes every tenth shape for another, and no later stage can mend that."""
-    alignment_steps: int = 600
+    alignment_steps: PositiveInt = 600
     """Optimiser steps on true captions and answers."""
-    instruction_steps: int = 200
+    instruction_steps: PositiveInt = 200
     """Optimiser steps on careless captions and answers."""
-    batch_size: int = 24
+    batch_size: PositiveInt = 24
     """Captions a step, and twice as many questions: they are shorter, and teach to look."""
-    learning_rate: float = 3e-3
+    learning_rate: PositiveFloat = 3e-3
     """Peak of the vision and alignment stages, for AdamW."""
-    instruction_learning_rate: float = 1e-3
+    instruction_learning_rate: PositiveFloat = 1e-3
     """Peak of the instruction stage, for AdamW."""
 
 

@@ -38,8 +38,8 @@ class Config(ComponentConfig):
     pretrained: Location | None = None
     """Only with an open_clip model name, and needed there: a pretrained tag such as "openai",
     or the path of a .safetensors file."""
-    device: str = "auto"
-    """A torch device; "auto" is CUDA where there is one, else the CPU."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """"cpu", "cuda", "cuda:1", ...; "auto" is CUDA where there is one, else the CPU."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the towers. On a CPU fp32 is always used. Cosines are taken in fp32."""
     image_batch_size: int = Field(default=16, ge=1)

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from csr.errors import EnvironmentFault
+from csr.world import clip, stages
 from csr.world.build import Config, build_world
 from csr.world.captions import DESCRIBE
 from csr.world.drawing import draw
 from csr.world.lessons import user_message
 from csr.world.parts import run_parallel
-from csr.world.scenes import SceneSettings, sample_scene
+from csr.world.scenes import SceneSettings, sample_scene, sample_scenes
 from csr.world.tokenizer import IMAGE_ID
 from csr.world.vlm import new_policy, save_policy
 
@@ -98,6 +99,21 @@ def test_no_image_is_in_two_splits(world):
     files = list((world / "data" / "images").iterdir())
     hashes = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     assert len(hashes) == len(files) == 24 + 8 + 12
+
+
+def test_the_models_are_trained_on_no_scene_of_the_dataset(tmp_path, monkeypatch):
+    """Each draws its scenes from a split of its own, which no file of the dataset shows."""
+    asked = {"stages": [], "clip": []}
+    for module in (stages, clip):
+        name = module.__name__.rpartition(".")[2]
+
+        def spy(split, count, settings, name=name):
+            asked[name].append(split)
+            return sample_scenes(split, count, settings)
+
+        monkeypatch.setattr(module, "sample_scenes", spy)
+    build_world(CONFIG, tmp_path, parallel=False)
+    assert asked == {"stages": ["policy-0"], "clip": ["reward-0"]}
 
 
 def test_the_summary_tells_configuration_quality_and_times(world):

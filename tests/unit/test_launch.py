@@ -136,6 +136,12 @@ def test_bad_input_is_told_and_nothing_is_written(
         (("--set", "num_iterations=0"), "num_iterations: Input should be greater than or equal"),
         (("--set", "probe_tolerance=.nan"), "finite number"),
         (("--run-id", "../up"), "cannot name a run"),
+        (("--run-id", ""), "cannot name a run"),
+        (("--set", "similarity=null"), "there is no `similarity`"),
+        (("--set", "trainer.learning_rat=1"), "Did you mean 'learning_rate'?"),
+        (("--set", "world={captions: {omit: 2}}"), "less than or equal to 1"),
+        (("--set", "world={policy: {width: 33}}"), "multiple of 32"),
+        (("--set", "world={num_train: -1}"), "greater than 0"),
         (("--sett", "seed=1"), "--sett"),
     ],
 )
@@ -147,6 +153,59 @@ def test_bad_options_are_told_and_nothing_is_written(
     assert answer.status == 2
     assert message in " ".join(answer.err.split())
     assert "Traceback" not in answer.err
+    assert files_below(tmp_path / "home") == []
+
+
+def test_two_benchmarks_of_one_name_are_refused(csr: Csr, tmp_path: Path) -> None:
+    """The figures of one would overwrite those of the other."""
+    recipe = write_recipe(tmp_path / "data")
+    document = yaml.safe_load(recipe.read_text())
+    recipe.write_text(yaml.safe_dump(document | {"evaluation": document["evaluation"] * 2}))
+    answer = csr("run", recipe, "--home", tmp_path / "home")
+    assert answer.status == 2
+    assert "names 'captions' twice" in answer.err
+    assert files_below(tmp_path / "home") == []
+
+
+@pytest.mark.parametrize("home", ["/proc/runs", "x" * 300])
+def test_a_home_that_cannot_be_made_is_told(csr: Csr, tmp_path: Path, home: str) -> None:
+    recipe = write_recipe(tmp_path / "data")
+    answer = csr("run", recipe, "--home", home)
+    assert answer.status == 2
+    assert "--home" in answer.err
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--set", "similarity={name: clip, model: /no/clip}"), "/no/clip"),
+        (("--set", "policy.model=/no/model"), "the path does not exist"),
+        (("--home", "/proc/runs"), "--home"),
+    ],
+)
+def test_no_world_is_built_for_a_run_that_cannot_work(
+    csr: Csr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], message: str
+) -> None:
+    """A world takes minutes."""
+    monkeypatch.setenv("CSR_CACHE", str(tmp_path / "cache"))
+    recipe = write_recipe(tmp_path / "data", world={})
+    home = () if "--home" in more else ("--home", tmp_path / "home")
+    answer = csr("run", recipe, *home, *more)
+    assert answer.status == 2
+    assert message in answer.err
+    assert files_below(tmp_path / "cache") == files_below(tmp_path / "home") == []
+
+
+def test_a_cache_without_room_for_the_world_is_told(
+    csr: Csr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("CSR_CACHE", str(tmp_path / "file" / "cache"))
+    recipe = write_recipe(tmp_path / "data", world={})
+    answer = csr("run", recipe, "--home", tmp_path / "home")
+    assert answer.status == 2
+    assert "CSR_CACHE" in answer.err
     assert files_below(tmp_path / "home") == []
 
 

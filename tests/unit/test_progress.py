@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from csr.world.build import world_path
 from flows import progress, worlds
 from flows.config import load_recipe
 from flows.interrupts import Terminated, orderly_sigterm
@@ -113,13 +114,15 @@ def test_each_part_of_a_world_has_its_progress(
         show("clip", 1, 2)
         show("policy", 5, 9)
         show("clip", 2, 2)
-        return tmp_path / "world"
+        return world_path(config, cache)
 
     monkeypatch.setenv("CSR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(worlds, "stage_progress", Bar)
     monkeypatch.setattr("csr.world.build.build_world", build)
     recipe = load_recipe(write_recipe(tmp_path / "data", world={}))
-    assert worlds.with_world(recipe).world == recipe.world
+    worlds.build_missing_world(recipe)
+    located = worlds.locate_world(recipe)
+    assert located.world == recipe.world
     end = (-1, -1)
     assert shown == {
         "world: data": [(1, 1), end],

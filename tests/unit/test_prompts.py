@@ -147,8 +147,10 @@ def test_missing_places_are_told_apart(folder, tmp_path):
     path = listed(folder, record())
     with pytest.raises(DataError, match=r"prompt file .* does not exist"):
         load_prompts(tmp_path / "none.json", folder)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is no file"):
         load_prompts(tmp_path, folder)
+    with pytest.raises(DataError, match="is no file"):
+        load_prompts(Path("/dev/zero"), folder)
     with pytest.raises(DataError, match=r"image folder .* does not exist"):
         load_prompts(path, tmp_path / "none")
     path.write_bytes(b'[{"id": "\xff\xfe"}]')
