@@ -50,6 +50,12 @@ PREFECT = (
         "CRITICAL",
         "the terminal shows the run's own lines, and a failure once; the flow UI has every line",
     ),
+    Setting("PREFECT_LOGGING_EXTRA_LOGGERS", "csr", "so that the flow UI has our lines too"),
+    Setting(
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW",
+        "ignore",
+        "what is logged before the flow starts belongs to no flow, and is no fault",
+    ),
     Setting(
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS",
         "120",

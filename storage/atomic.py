@@ -71,7 +71,7 @@ def publish_directory(temporary: Path, path: Path) -> None:
 
 def temporary_beside(path: Path) -> Path:
     """A free name beside `path` that no other writer uses; the dot hides it from readers."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+    return path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -35,6 +35,7 @@ REFUSED = {
     "no processor": "save the model's processor there",
     "a language model": "save the model's processor there",
     "no chat template": "has no chat template",
+    "a broken chat template": "Mend its chat_template.jinja",
     "CLIP on an unreachable hub": "cannot be fetched from the hub",
     "CLIP's tag on an unreachable hub": "cannot be fetched from the hub",
     "CLIP without hf-hub": "Did you mean hf-hub:nobody/none?",
@@ -117,6 +118,7 @@ def broken_policies(llava: Path) -> dict[str, Path]:
         "no processor": variant(llava, "blind", without="processor_config.json"),
         "a language model": language_model(llava),
         "no chat template": variant(llava, "speechless", without="chat_template.jinja"),
+        "a broken chat template": variant(llava, "mute", chat_template__jinja="{{ not jinja"),
     }
 
 

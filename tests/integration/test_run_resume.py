@@ -192,11 +192,14 @@ def _check_names(database: Path) -> None:
         runs = {name for (name,) in connection.execute("select name from flow_run")}
         states = connection.execute("select state_type from flow_run").fetchall()
         tasks = {name for (name,) in connection.execute("select name from task_run")}
+        logs = {line for (line,) in connection.execute("select message from log")}
     assert flows == {"csr-run", "csr-iteration"}
     assert runs == {RUN, f"{RUN} 00", f"{RUN} 01", f"{RUN} 02"}
     assert ("COMPLETED",) in states
     shards = {f"sample {number:02d} shard {shard}" for number in (1, 2) for shard in range(3)}
     stages = {f"{s} {number:02d}" for s in ("measure", "pair", "train") for number in (1, 2)}
+    assert f"{RUN}/01.1 pair: started" in logs
+    assert any(line.startswith(f"{RUN}/02.1 evaluate: done in") for line in logs)
     assert shards | stages | {"evaluate 00", "evaluate 01", "evaluate 02"} <= tasks
 
 

@@ -1,12 +1,15 @@
 """What the verbs print: JSON shapes, tables, help, and what a mistake is told."""
 
+import importlib.metadata
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.tracing import trace
+from storage.run_store import RunStore
 from tests.scripted_run import Answer, Csr, write_recipe
 
 RUN = "mine"
@@ -98,6 +101,20 @@ def test_trace_shows_the_pair_where_there_is_one(csr: Csr, home: Path) -> None:
     assert f"chosen: {pair['chosen_text']}" in " ".join(view.split())
 
 
+def test_the_version_is_that_of_the_package(csr: Csr) -> None:
+    assert csr("--version").out.strip() == importlib.metadata.version("csr")
+
+
+def test_a_base_that_is_not_evaluated_is_not_done(csr: Csr, home: Path) -> None:
+    copied = home.parent / "killed"
+    shutil.copytree(home, copied)
+    RunStore(copied).attempt(RUN, 0).manifest.update(status="running")
+    assert csr("ls", RUN, "--home", copied, "--json").json()["base"]["status"] == "suspended"
+    page = csr("report", RUN, "--home", copied, "--output", copied / "page.html")
+    assert page.status == 0
+    assert "suspended" in (copied / "page.html").read_text()
+
+
 def test_compare_and_report_print_one_object(csr: Csr, home: Path, tmp_path: Path) -> None:
     assert csr("compare", RUN, "--home", home, "--json").json()
     page = tmp_path / "page.html"
@@ -133,6 +150,8 @@ def test_validate_prints_what_a_run_would_use(csr: Csr, tmp_path: Path) -> None:
         (("trace", "mine", "1", "--iteration", "2"), "iterations looked at: 2"),
         (("trace", "mine", "1", "--iteration", "9"), "there is no mine/09"),
         (("report", "other"), "there is no run 'other'"),
+        (("report", "mine", "--output", "/tmp"), "it is a folder"),
+        (("report", "mine", "--output", "/proc/none/page.html"), "its folder cannot be made"),
         (("compare",), "There are: mine"),
     ],
 )
