@@ -41,7 +41,7 @@ class CaptionSettings(ComponentConfig):
 
     omit: Probability = 0.04
     """A shown shape other than the anchor goes unmentioned."""
-    hallucinate: Probability = 0.68
+    hallucinate: Probability = 0.62
     """The anchor's absent companion is mentioned, in its typical colour and cell."""
     typical_colour: Probability = 0.5
     """A shown shape other than the anchor is given its typical colour, whatever it has."""
