@@ -7,7 +7,8 @@ ahead: whether a mark ends a step depends on what stands before it. Rule "senten
 - `.` ends a step unless it follows
   - a digit: "1." opens a list item, "3." may become "3.5". A sentence that does end
     in a number therefore ends at the next mark (a newline, or the next sentence's);
-  - a single letter, as in "e.g.", "U.S." and "J. Smith". Not so in "isn't.";
+  - a single letter, as in "e.g.", "U.S." and "J. Smith". Not so in "isn't.". The price is
+    the same: a sentence that ends in "plan B." or "5 p.m." goes on to the next mark;
   - a title or another word of `ABBREVIATIONS`. "etc." is not among them, since it ends
     sentences more often than not.
 - A step holds at least one letter or digit: white space and marks alone join the next.

@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token
 
-from csr.errors import CSRError, RunFailed
+from csr.errors import ConfigError, CSRError, RunFailed
 
 app = App(
     name="csr",
@@ -31,12 +32,20 @@ WIDTH_WITHOUT_TERMINAL = 200
 DEMO_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "tiny.yaml"
 
 
+def _named_folder(kind: Any, tokens: Sequence[Token]) -> Path:
+    """An empty name, as an unset shell variable leaves it, would be the working directory."""
+    name = tokens[0].value
+    if not name.strip():
+        raise ConfigError("--home is empty. Name a folder for the runs, or leave it out.")
+    return Path(name)
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Common:
     """Options of every verb."""
 
-    home: Annotated[Path, Parameter(env_var="CSR_HOME")] = Path("runs")
+    home: Annotated[Path, Parameter(env_var="CSR_HOME", converter=_named_folder)] = Path("runs")
     """Folder that holds all runs."""
     json: Annotated[bool, Parameter(negative="")] = False
     """Print one JSON object on standard output; everything else goes to standard error."""

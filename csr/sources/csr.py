@@ -71,7 +71,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 `REWARD_PRESETS` in rewards/calibrated.py has the same names.
 
 - `default` sums rewards that are centred, so that stopping is worth 0 and a poor sentence
-  costs: a sum of literal rewards pays for length, a mean for brevity (docs/rewards.md).
+  costs: a sum of literal rewards pays for length, a mean for brevity (docs/rewards.md). Its
+  filters are wide: of short responses, a narrow one drops just the pairs whose rejected side
+  says one false thing more.
 - `paper`: the text of arXiv:2405.14622. It samples with group beam search, which current
   engines no longer have; independent samples stand in.
 - `released`: the published code. Its 1,024 characters, prompt included, are about 256 tokens.

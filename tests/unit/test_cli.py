@@ -153,12 +153,14 @@ def test_validate_prints_what_a_run_would_use(csr: Csr, tmp_path: Path) -> None:
         (("report", "mine", "--output", "/tmp"), "it is a folder"),
         (("report", "mine", "--output", "/proc/none/page.html"), "its folder cannot be made"),
         (("compare",), "There are: mine"),
+        (("ls", "--home", ""), "--home is empty"),
     ],
 )
 def test_a_mistake_is_one_message_and_status_2(
     csr: Csr, home: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    answer = csr(*arguments, *(() if arguments == ("rnu",) else ("--home", home)), "--json")
+    given = () if arguments == ("rnu",) or "--home" in arguments else ("--home", home)
+    answer = csr(*arguments, *given, "--json")
     assert answer.status == 2
     assert message in " ".join(answer.err.replace("│", " ").split())
     assert "Traceback" not in answer.err
