@@ -175,5 +175,6 @@ def _not_about_threads(record: logging.LogRecord) -> bool:
 
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0][:300] if lines else type(error).__name__
+    # The first line of a failed validation only counts the errors.
+    text = " ".join(lines[:3])[:400] if lines else type(error).__name__
     return text if text.endswith(".") else text + "."
