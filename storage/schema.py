@@ -78,7 +78,7 @@ class Table:
 _ITERATION = Column("iteration", INT, "count", "iteration of the run, from 1; 0 is the base model")
 _PROMPT_ID = Column("prompt_id", STRING, "", "which prompt")
 _POLICY = Column("policy", STRING, "", "name of the policy that spoke")
-_FINISH = "why it stopped: step, eos or length"
+_FINISH = "why it stopped: step, eos, cut or length"
 
 PROMPTS = Table(
     "prompts",
