@@ -37,14 +37,18 @@ def main() -> int:
     """Run what is asked for and print the comparison."""
     options = _parse()
     environment.apply(options.home, offline=True)
-    from flows.launch import launch
+    from flows.command import run
+    from flows.requests import RunRequest
 
     part, parts = map(int, options.part.split("/"))
     jobs = _jobs(options.configurations)[part - 1 :: parts]
     failures = 0
     for name, overrides in jobs:
         try:
-            print(f"{name}: {launch(DEMO_RECIPE, overrides, options.home).run_id}", flush=True)
+            request = RunRequest(
+                home=str(options.home.absolute()), recipe=str(DEMO_RECIPE), settings=overrides
+            )
+            print(f"{name}: {run(request).run_id}", flush=True)
         except RunFailed as error:
             failures += 1
             print(f"{name} FAILED: {error}", flush=True)

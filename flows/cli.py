@@ -8,16 +8,15 @@ needs it.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter, Token
+from cyclopts import App, CycloptsError, Parameter
 
-from csr.errors import ConfigError, CSRError, RunFailed
+from csr.errors import CSRError, RunFailed
+from flows import cli_look
+from flows.cli_options import Common, RecipeOptions, answer, print_json, print_table, say
 
 app = App(
     name="csr",
@@ -26,38 +25,11 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says how the run goes on
 )
 
-WIDTH_WITHOUT_TERMINAL = 200
-"""Characters."""
+app.command(cli_look.app, name="*")
+
+StageName = Literal["measure", "sample", "pair", "train", "evaluate"]
 
 DEMO_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "tiny.yaml"
-
-
-def _named_folder(kind: Any, tokens: Sequence[Token]) -> Path:
-    """An empty name, as an unset shell variable leaves it, would be the working directory."""
-    name = tokens[0].value
-    if not name.strip():
-        raise ConfigError("--home is empty. Name a folder for the runs, or leave it out.")
-    return Path(name)
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Common:
-    """Options of every verb."""
-
-    home: Annotated[Path, Parameter(env_var="CSR_HOME", converter=_named_folder)] = Path("runs")
-    """Folder that holds all runs."""
-    json: Annotated[bool, Parameter(negative="")] = False
-    """Print one JSON object on standard output; everything else goes to standard error."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class RecipeOptions:
-    """Options of the verbs that read a recipe."""
-
-    set: Annotated[tuple[str, ...], Parameter(consume_multiple=False, negative="")] = ()
-    """Override one setting, as in `--set reward.image_weight=0.5`; may be repeated."""
 
 
 @app.command
@@ -87,129 +59,53 @@ def run(
 
 
 @app.command
-def validate(
-    recipe: Path, *, options: RecipeOptions = RecipeOptions(), common: Common = Common()
-) -> int:
-    """Check a recipe and print it with every default filled in.
-
-    Parameters
-    ----------
-    recipe
-        YAML file; see `recipes/`.
-    """
-    from flows.config import load_recipe, run_id_of
-
-    resolved = load_recipe(recipe, options.set)
-    if common.json:
-        return _print_json({"run_id": run_id_of(resolved), "recipe": resolved.model_dump()})
-    import yaml
-
-    print(yaml.safe_dump(json.loads(resolved.model_dump_json()), sort_keys=False), end="")
-    return 0
-
-
-@app.command
-def ls(run_id: str | None = None, *, common: Common = Common()) -> int:
-    """List the runs, or the iterations of one run.
-
-    Parameters
-    ----------
-    run_id
-        The run whose iterations to list; without it, all runs.
-    """
-    from flows import listing
-
-    shape = listing.runs(common.home) if run_id is None else listing.run(common.home, run_id)
-    return _print_json(shape) if common.json else _print_table(listing.table(shape))
-
-
-@app.command
-def show(iteration_id: str, *, common: Common = Common()) -> int:
-    """Show one iteration, such as `tiny-4f2a/02`, or an attempt of it, `tiny-4f2a/02.1`."""
-    from flows import listing
-
-    shape = listing.iteration(common.home, iteration_id)
-    return _print_json(shape) if common.json else _print_table(listing.iteration_table(shape))
-
-
-@app.command
-def trace(
-    run_id: str, prompt_id: str, *, iteration: int | None = None, common: Common = Common()
-) -> int:
-    """Follow one prompt: its tree, its responses and its preference pair.
-
-    Parameters
-    ----------
-    run_id
-        The run.
-    prompt_id
-        The prompt's id in its file.
-    iteration
-        Which iteration's tree; by default the latest in which the prompt was sampled.
-    """
-    from flows import tracing
-
-    shape = tracing.trace(common.home, run_id, prompt_id, iteration)
-    return _print_json(shape) if common.json else _print_table(tracing.tree(shape))
-
-
-@app.command
-def compare(
-    *run_ids: str,
-    control: str | None = None,
-    markdown: Annotated[bool, Parameter(negative="")] = False,
+def rerun(
+    iteration_id: str,
+    *,
+    from_stage: Annotated[StageName | None, Parameter(name="--from")] = None,
+    until_stage: Annotated[StageName | None, Parameter(name="--until")] = None,
+    options: RecipeOptions = RecipeOptions(),
     common: Common = Common(),
 ) -> int:
-    """Compare runs: mean and spread over the seeds of each recipe name.
+    """Do one iteration over from the same inputs, in a new attempt that overwrites nothing.
+
+    Interrupted, the same command goes on with that attempt. `csr promote` makes it count.
 
     Parameters
     ----------
-    run_ids
-        The runs; those of one recipe name form one row.
-    control
-        Recipe name that every other one is also held against, such as random pairs.
-    markdown
-        Print Markdown instead of a table for the terminal.
+    iteration_id
+        RUN/NN, or RUN/NN.A to do over one certain attempt.
+    from_stage
+        First stage to do over; what the earlier ones made is taken as it is.
+    until_stage
+        Last stage to do: `--from pair --until pair` makes pairs alone, in seconds.
     """
-    from flows import compare as comparing
-    from flows.comparison import compare as compare_stored
+    from flows import command, environment, listing
+    from flows.progress import clean_stdout
+    from flows.requests import IterationRequest
 
-    comparison = compare_stored(common.home, run_ids, control)
-    if common.json:
-        return _print_json(comparing.to_json(comparison))
-    if markdown:
-        return _say(comparing.to_markdown(comparison))
-    return _print_table(comparing.to_rich(comparison))
+    environment.apply(common.home)
+    request = IterationRequest(
+        home=str(common.home.expanduser().absolute()),
+        iteration_id=iteration_id,
+        settings=options.set,
+        from_stage=from_stage,
+        until_stage=until_stage,
+    )
+    with clean_stdout():
+        attempt_id = command.rerun(request)
+    return answer(listing.iteration(common.home, attempt_id), listing.iteration_table, common)
 
 
 @app.command
-def report(run_id: str, *, output: Path | None = None, common: Common = Common()) -> int:
-    """Write one self-contained HTML page about a run.
+def promote(attempt_id: str, *, common: Common = Common()) -> int:
+    """Make one attempt, such as `tiny-4f2a/02.2`, the one that later iterations build on.
 
-    Parameters
-    ----------
-    run_id
-        The run.
-    output
-        File to write; by default `report.html` in the run's folder.
+    Iterations built on another one are stale from then on; `csr run` makes them anew.
     """
-    from flows import reporting
+    from flows import promotion
 
-    path = reporting.write_report(common.home, run_id, output)
-    return _print_json({"run_id": run_id, "report": str(path)}) if common.json else _say(path)
-
-
-@app.command
-def doctor(*, common: Common = Common()) -> int:
-    """Check this machine: Python, packages, GPU, memory, disk."""
-    from flows import doctor as checks
-
-    findings = checks.diagnose(common.home)
-    if common.json:
-        _say(checks.render_json(findings))
-    else:
-        _print_table(checks.render(findings))
-    return 1 if any(finding.status == "fail" for finding in findings) else 0
+    return answer(promotion.promote(common.home, attempt_id), promotion.table, common)
 
 
 def main() -> None:
@@ -240,34 +136,21 @@ def _launch(
     run_id: str | None = None,
     offline: bool = False,
 ) -> int:
-    from flows import environment, launch, listing
+    from flows import command, environment, listing
     from flows.progress import clean_stdout
+    from flows.requests import RunRequest
 
     environment.apply(common.home, offline=offline)
+    request = RunRequest(
+        home=str(common.home.expanduser().absolute()),
+        recipe=str(recipe),
+        settings=options.set,
+        run_id=run_id,
+    )
     with clean_stdout():
-        outcome = launch.launch(recipe, options.set, common.home, run_id)
+        outcome = command.run(request)
     shape = listing.run(common.home, outcome.run_id)
     if common.json:
-        return _print_json({**shape, "report": str(outcome.report)})
-    _print_table(listing.table(shape))
-    return _say(f"Report: {outcome.report}")
-
-
-def _print_json(shape: Any) -> int:
-    print(json.dumps(shape, default=str))
-    return 0
-
-
-def _print_table(*renderables: Any) -> int:
-    from rich.console import Console
-
-    console = Console()
-    # Without a terminal there is no width to fit: a narrow table would lose text.
-    console.width = console.width if console.is_terminal else WIDTH_WITHOUT_TERMINAL
-    console.print(*renderables)
-    return 0
-
-
-def _say(value: object) -> int:
-    print(value)
-    return 0
+        return print_json({**shape, "report": str(outcome.report)})
+    print_table(listing.table(shape))
+    return say(f"Report: {outcome.report}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from csr.config import ComponentConfig, Location, locations
 from csr.errors import ConfigError
 from csr.world.settings import Config as WorldConfig
 from flows.components import Component
-from flows.recipe_file import read_document
+from flows.recipe_file import apply_override, read_document
 from flows.validation import validate
 from rewards.calibrated import REWARD_PRESETS
 from rewards.calibrated import Config as RewardConfig
@@ -144,6 +145,14 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
             "`world: {}` to build the embedded world, or name your own files."
         )
     return resolve_paths(recipe)
+
+
+def overridden(config: dict[str, Any], overrides: tuple[str, ...], where: str) -> Recipe:
+    """A stored configuration with `a.b=value` overrides applied. ConfigError as `load_recipe`."""
+    document = copy.deepcopy(config)
+    for override in overrides:
+        apply_override(document, override)
+    return resolve_paths(validate(Recipe, document, where))
 
 
 def resolve_world(recipe: Recipe, world_dir: Path) -> Recipe:

@@ -17,17 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from csr.errors import DataError
+from csr.errors import ConfigError
 from csr.prompts import select_prompts
 from csr.types import PolicyRef, Prompt
 from flows.config import Recipe
 from flows.engines import Engines, warm_engines
 from flows.validation import validate
 from flows.versions import package_versions
-from storage.attempt import AttemptDir
+from storage.attempt import AttemptDir, parse_iteration_id
+from storage.lineage import policy_before
 from storage.manifest import StageRecord, Status, fingerprint, utc_now
 from storage.rows import prompts_from_table
-from storage.run_store import RunStore
+from storage.run_store import RunRecord, RunStore
 from storage.tables import read_table
 
 logger = logging.getLogger("csr")
@@ -50,6 +51,8 @@ class IterationContext:
     prompts: tuple[Prompt, ...]
     """This iteration's prompts, in order; none in iteration 0."""
     engines: Engines
+    from_stage: str | None = None
+    """The first stage that this attempt does itself; None where that is the first of all."""
     only_look: bool = False
     """Work that is not done raises `Unfinished` instead of being done."""
 
@@ -78,33 +81,49 @@ class StageOutcome:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def open_iteration(
-    home: str, run_id: str, iteration: int, *, only_look: bool = False
-) -> IterationContext:
-    """The iteration's current attempt; its first one is made here.
-
-    Iteration 0 holds the base model: its policy is put there when the run is prepared.
-    DataError where the iteration before has no trained policy yet.
-    """
+def open_attempt(home: str, attempt_id: str, *, only_look: bool = False) -> IterationContext:
+    """An existing attempt, such as `tiny-4f2a/02.1`, with all that its stages start from."""
     store = RunStore(Path(home))
-    policy = _policy_before(store, run_id, iteration)
-    if store.current_attempt(run_id, iteration) is None:
-        if only_look:
-            raise Unfinished(f"{run_id}/{iteration:02d}")
-        store.new_attempt(run_id, iteration, policy_in=policy)
-    attempt = store.attempt(run_id, iteration)
+    asked = parse_iteration_id(attempt_id)
+    attempt = store.attempt(asked.run_id, asked.iteration, asked.attempt)
     manifest = attempt.manifest.read()
-    if manifest.policy_in != policy and not only_look:
-        attempt.manifest.update(policy_in=policy)
-    recipe = validate(Recipe, manifest.config, run_id)
+    assert manifest.policy_in is not None, f"{attempt.id} was made without a policy"
+    recipe = validate(Recipe, manifest.config, asked.run_id)
     return IterationContext(
         recipe=recipe,
         attempt=attempt,
-        policy=PolicyRef(**policy),
-        prompts=_prompts(store, recipe, run_id, iteration),
+        policy=PolicyRef(**manifest.policy_in),
+        prompts=_prompts(store, recipe, asked.run_id, asked.iteration),
         engines=warm_engines(recipe),
+        from_stage=manifest.from_stage,
         only_look=only_look,
     )
+
+
+def open_iteration(
+    home: str, run_id: str, iteration: int, *, only_look: bool = False
+) -> IterationContext:
+    """The attempt that the run goes on with: the current one, unless that is stale.
+
+    A missing attempt is made here, and so is a new one in place of a stale one, which stays as
+    it is. DataError where the iteration before has no trained policy yet.
+    """
+    store = RunStore(Path(home))
+    policy = policy_before(store, run_id, iteration)
+    current = store.current_attempt(run_id, iteration)
+    if current is None or _is_stale(store, run_id, iteration, policy):
+        if only_look:
+            raise Unfinished(f"{run_id}/{iteration:02d}")
+        attempt = store.new_attempt(run_id, iteration, policy_in=policy)
+        if current is not None:
+            logger.info("%s: made anew, since what %s builds on changed", attempt.id, current)
+            store.set_current(run_id, iteration, attempt.number)
+    return open_attempt(home, str(store.attempt(run_id, iteration).id), only_look=only_look)
+
+
+def _is_stale(store: RunStore, run_id: str, iteration: int, policy: dict[str, Any]) -> bool:
+    started_from = store.attempt(run_id, iteration).manifest.read().policy_in
+    return iteration > 0 and (started_from or {}).get("sha256") != policy["sha256"]
 
 
 def run_stage(
@@ -152,6 +171,16 @@ def code_version() -> str:
     return importlib.metadata.version("csr")
 
 
+def refuse_other_release(run: RunRecord) -> None:
+    """ConfigError where another release began the run."""
+    if run.code_version != code_version():
+        raise ConfigError(
+            f"run {run.run_id} was begun with release {run.code_version}, and this is "
+            f"{code_version()}: the two may not make the same. Finish it with the release that "
+            "began it, or start a new one with --run-id."
+        )
+
+
 def derive_seed(*parts: object) -> int:
     """A 31-bit seed from any parts with a stable text form."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
@@ -183,18 +212,6 @@ class _Clock:
             packages=package_versions(),
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
-
-
-def _policy_before(store: RunStore, run_id: str, iteration: int) -> dict[str, Any]:
-    """The policy that the iteration starts from, as the manifest stores it."""
-    before = store.attempt(run_id, max(iteration - 1, 0))
-    policy = before.manifest.read().policy_out
-    if policy is None:
-        raise DataError(
-            f"{before.id} has no trained policy for the next iteration to start from. Finish it "
-            "first: the command that began the run resumes it."
-        )
-    return policy
 
 
 def _prompts(store: RunStore, recipe: Recipe, run_id: str, iteration: int) -> tuple[Prompt, ...]:

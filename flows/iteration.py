@@ -1,4 +1,4 @@
-"""The order of an iteration: measure, sample shard after shard, pair, train, evaluate.
+"""The order of an iteration: measure, sample shard after shard, pair, train, evaluate, gate.
 
 Each stage reads from the store and writes to it, and the manifest there alone says what is
 done; so an interrupted iteration goes on where it stopped. Iteration 0 only evaluates the
@@ -7,7 +7,7 @@ base model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from flows import stages
@@ -20,26 +20,37 @@ STAGES: dict[str, Callable[..., object]] = {
     "train": stages.train,
     "evaluate": stages.evaluate,
 }
+"""In the order in which they run."""
+
+BASE_STAGES = ("evaluate",)
+"""Those of iteration 0."""
 
 
-def run_iteration(iteration: int, num_shards: int, do: Callable[..., None]) -> None:
-    """Bring one iteration to its end.
+def stages_of(
+    iteration: int, from_stage: str | None = None, until_stage: str | None = None
+) -> list[str]:
+    """The stages that an attempt runs itself, both ends included; None is no bound."""
+    names = list(STAGES)
+    first = names.index(from_stage) if from_stage else 0
+    last = names.index(until_stage) if until_stage else len(names) - 1
+    return [name for name in names[first : last + 1] if iteration > 0 or name in BASE_STAGES]
+
+
+def run_stages(names: Sequence[str], num_shards: int, do: Callable[..., object]) -> None:
+    """Bring stages to their end, one after another.
 
     `do` is called with a stage's name, and for "sample" with the shard's number; it skips
     what is done already.
     """
-    if iteration > 0:
-        do("measure")
-        for shard in range(num_shards):
-            do("sample", shard)
-        do("pair")
-        do("train")
-    do("evaluate")
+    for name in names:
+        shards = range(num_shards) if name == "sample" else (None,)
+        for shard in shards:
+            do(name, *(() if shard is None else (shard,)))
 
 
-def do_stage(context: IterationContext, stage: str, *shard: int) -> None:
+def do_stage(context: IterationContext, stage: str, *shard: int) -> object:
     """Run one stage, in this process."""
-    STAGES[stage](context, *shard)
+    return STAGES[stage](context, *shard)
 
 
 def is_finished(home: str, run_id: str, num_iterations: int) -> bool:
@@ -47,7 +58,8 @@ def is_finished(home: str, run_id: str, num_iterations: int) -> bool:
     try:
         for iteration in range(num_iterations + 1):
             context = open_iteration(home, run_id, iteration, only_look=True)
-            run_iteration(iteration, context.num_shards, partial(do_stage, context))
+            names = stages_of(iteration, context.from_stage)
+            run_stages(names, context.num_shards, partial(do_stage, context))
     except Unfinished:
         return False
     return True

@@ -1,24 +1,23 @@
-"""From a recipe to a finished run: check everything, prepare the store, start the flow."""
+"""From a recipe to a finished run: check everything, prepare the store, do the iterations."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from csr.errors import ConfigError, CSRError, RunFailed
+from csr.errors import CSRError, RunFailed
 from flows.checks import CheckedInputs, check_inputs, check_without_world
 from flows.config import Recipe, load_recipe, run_id_of
-from flows.context import code_version
+from flows.context import code_version, refuse_other_release
 from flows.engines import close_engines
 from flows.home import open_store
-from flows.interrupts import orderly_sigterm
 from flows.iteration import is_finished
-from flows.progress import live_bars, log_to_console
 from flows.reporting import write_report
+from flows.requests import RunRequest
 from flows.versions import package_versions
 from flows.worlds import build_missing_world, locate_world
 from storage.rows import prompts_to_table, quarantine_to_table
@@ -29,42 +28,70 @@ logger = logging.getLogger("csr")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """A finished run."""
+class PreparedRun:
+    """A run whose inputs are checked and stored, and on which this process alone works."""
 
+    store: RunStore
     run_id: str
-    report: Path
+    recipe: Recipe
+
+    @property
+    def home(self) -> str:
+        """The folder that holds the run."""
+        return str(self.store.home)
+
+    @property
+    def report(self) -> Path:
+        """The run's page."""
+        return self.store.run_path(self.run_id) / "report.html"
+
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        was_done = self.store.run(self.run_id).status == "done"
+        return was_done and is_finished(self.home, self.run_id, self.recipe.num_iterations)
 
 
-def launch(
-    recipe_path: Path, overrides: tuple[str, ...], home: Path, run_id: str | None = None
-) -> Outcome:
-    """Run a recipe to its end, or resume it; nothing is done for a run that is finished.
+def recipe_of(request: RunRequest) -> tuple[Recipe, str]:
+    """The validated recipe and the run's ID. ConfigError where either cannot work."""
+    recipe = load_recipe(Path(request.recipe), request.settings)
+    return recipe, run_id_of(recipe) if request.run_id is None else request.run_id
+
+
+@contextmanager
+def prepared_run(recipe: Recipe, run_id: str, home: Path) -> Iterator[PreparedRun]:
+    """The run, ready to start or go on, and locked inside.
 
     CSRError before anything is written under `home` where the recipe, the data or the
-    model cannot work; RunFailed where the flow does not finish.
+    model cannot work, or where another process works on the run.
     """
-    recipe = load_recipe(recipe_path, overrides)
-    run_id = run_id_of(recipe) if run_id is None else run_id
     store = open_store(home)
     store.run_path(run_id)
-    log_to_console()
-    with live_bars(), orderly_sigterm():
-        located = locate_world(recipe)
-        if store.has_run(run_id):
-            _create(store, located, run_id)  # refuses another recipe's, before any work
-        prepared = _is_prepared(store, run_id)
-        if not prepared:
-            check_without_world(recipe, store.home)
-        build_missing_world(recipe)
-        recipe = located
-        checked = None if prepared else check_inputs(recipe, store.home)
-        _create(store, recipe, run_id)
-        with store.lock(run_id):
-            if checked is not None:
-                _prepare(store, run_id, checked)
-            _finish(store, recipe, run_id)
-            return Outcome(run_id=run_id, report=write_report(store.home, run_id))
+    located = locate_world(recipe)
+    if store.has_run(run_id):
+        _create(store, located, run_id)  # refuses another recipe's, before any work
+    prepared = _is_prepared(store, run_id)
+    if not prepared:
+        check_without_world(recipe, store.home)
+    build_missing_world(recipe)
+    checked = None if prepared else check_inputs(located, store.home)
+    _create(store, located, run_id)
+    with store.lock(run_id):
+        if checked is not None:
+            _prepare(store, run_id, checked)
+        yield PreparedRun(store, run_id, located)
+
+
+def do_iterations(run: PreparedRun, do: Callable[[int], object]) -> None:
+    """Call `do` for each iteration; the run's status tells how it ended, its report shows it.
+
+    RunFailed where an iteration cannot be finished. Engines are closed at the end.
+    """
+    run.store.set_status(run.run_id, "running")
+    with _status_at_end(run.store, run.run_id):
+        for iteration in range(run.recipe.num_iterations + 1):
+            do(iteration)
+            write_report(run.store.home, run.run_id)
+    write_report(run.store.home, run.run_id)
 
 
 def _is_prepared(store: RunStore, run_id: str) -> bool:
@@ -82,40 +109,21 @@ def _create(store: RunStore, recipe: Recipe, run_id: str) -> None:
         code_version=code_version(),
         packages=package_versions(),
     )
-    if record.code_version != code_version():
-        raise ConfigError(
-            f"run {run_id} was begun with release {record.code_version}, and this is "
-            f"{code_version()}: the two may not make the same. Finish it with the release that "
-            "began it, or start a new one with --run-id."
-        )
+    refuse_other_release(record)
 
 
 def _prepare(store: RunStore, run_id: str, checked: CheckedInputs) -> None:
     """Write what every iteration reads: prompts, quarantine, base policy."""
+    files = [store.prompts_path(run_id)]
     if checked.prompts.bad_images:
         logger.warning("%d prompts left out: unreadable image", len(checked.prompts.bad_images))
         write_table(store.quarantine_path(run_id), quarantine_to_table(checked.prompts.bad_images))
+        files.append(store.quarantine_path(run_id))
     write_table(store.prompts_path(run_id), prompts_to_table(checked.prompts.prompts))
+    store.record_files(run_id, tuple(files))
     if not _is_prepared(store, run_id):
         policy = checked.base_policy
         store.new_attempt(run_id, 0, policy_in=policy, policy_out=policy)
-
-
-def _finish(store: RunStore, recipe: Recipe, run_id: str) -> None:
-    """Run the flow, unless every stage is done; the run's status tells how it ended."""
-    home = str(store.home)
-    was_done = store.run(run_id).status == "done"
-    if was_done and is_finished(home, run_id, recipe.num_iterations):
-        logger.info("%s: finished already, nothing to do", run_id)
-        return
-    store.set_status(run_id, "running")
-    with _status_at_end(store, run_id):
-        # Imported late: Prefect reads its settings and its home when it is imported.
-        from flows.run import run_flow
-        from flows.server import prefect_server
-
-        with prefect_server():
-            run_flow(home, run_id, recipe.num_iterations)
 
 
 @contextmanager

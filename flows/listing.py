@@ -9,8 +9,9 @@ from csr.protocols import Json
 from flows.figures import sum_counts
 from flows.home import open_store
 from storage.attempt import AttemptDir, parse_iteration_id
+from storage.lineage import is_stale, stale_iterations
 from storage.manifest import IterationManifest
-from storage.run_store import RunStore
+from storage.run_store import RunRecord, RunStore
 from storage.tables import content_sha256, count_rows, read_table, table_files
 
 TABLES = ("nodes", "responses", "pairs")
@@ -37,7 +38,7 @@ def runs(home: Path) -> Json:
             {
                 "run_id": record.run_id,
                 "recipe": record.recipe,
-                "status": status_now(store, record.run_id, record.status),
+                "status": _run_status(store, record),
                 "num_iterations": sum(number > 0 for number in store.iterations(record.run_id)),
             }
             for record in store.runs()
@@ -48,8 +49,8 @@ def runs(home: Path) -> Json:
 def run(home: Path, run_id: str) -> Json:
     """`{"run_id", "status", "prompts", "base": {"status", "metrics"}, "iterations": [...]}`.
 
-    An iteration is `{"iteration_id", "attempt", "status", "metrics"}`; `prompts` counts the
-    prompt file's records as `used` and, by reason, `skipped`.
+    An iteration is `{"iteration_id", "attempt", "num_attempts", "status", "metrics"}`, of its
+    current attempt; `prompts` counts the prompt file's records as `used` and, by reason, `skipped`.
     """
     store = open_store(home)
     record = store.run(run_id)
@@ -58,7 +59,7 @@ def run(home: Path, run_id: str) -> Json:
     base = [manifest for manifest in manifests if manifest.iteration == 0]
     return {
         "run_id": run_id,
-        "status": status_now(store, run_id, record.status),
+        "status": _run_status(store, record),
         "prompts": prompt_counts(store, run_id),
         "base": _base_line(store, base[0]) if base else {"status": "suspended", "metrics": {}},
         "iterations": [_iteration_line(store, m) for m in manifests if m.iteration > 0],
@@ -72,11 +73,14 @@ def iteration(home: Path, iteration_id: str) -> Json:
     attempt = store.attempt(asked.run_id, asked.iteration, asked.attempt)
     manifest = attempt.manifest.read()
     policy = manifest.policy_out or {}
+    current = store.current_attempt(asked.run_id, asked.iteration)
     pairing = manifest.stage("pair")
     sampled = [stage for stage in manifest.stages if stage.stage == "sample"]
     figures = pairing.metrics if pairing else {}
     return {
         **_iteration_line(store, manifest),
+        "current": manifest.attempt == current,
+        "rerun_of": manifest.rerun_of,
         "counts": {
             "prompts": int(figures.get("num_prompts", 0)),
             "pairs": int(figures.get("num_pairs", 0)),
@@ -109,7 +113,7 @@ def table(shape: Json) -> Any:
             view.add_row(row["run_id"], row["recipe"], row["status"], str(row["num_iterations"]))
         return view
     rows = [("base", shape["base"]["status"], shape["base"]["metrics"])]
-    rows += [(i["iteration_id"], i["status"], i["metrics"]) for i in shape["iterations"]]
+    rows += [(_attempt_name(i), i["status"], i["metrics"]) for i in shape["iterations"]]
     shown = [name for name in HEADLINE_METRICS if any(name in metrics for *_, metrics in rows)]
     view = Table("iteration", "status", *shown, title=f"Run {shape['run_id']}, held-out images")
     for name, status, metrics in rows:
@@ -123,13 +127,22 @@ def iteration_table(shape: Json) -> Any:
     from rich.table import Table
 
     view = Table("what", "value", title=f"{shape['iteration_id']} attempt {shape['attempt']}")
-    view.add_row("status", shape["status"])
+    current = "" if shape["current"] else ", not current"
+    view.add_row("status", shape["status"] + current)
+    if shape["rerun_of"]:
+        view.add_row("rerun of", shape["rerun_of"])
     for part in ("counts", "seconds", "metrics", "policy"):
         for name, value in shape[part].items():
             view.add_row(f"{part}.{name}", _cell(value))
     for name, facts in shape["tables"].items():
         view.add_row(f"tables.{name}", f"{facts['rows']} rows, {facts['content_sha256'][:16]}")
     return view
+
+
+def _attempt_name(line: Json) -> str:
+    """The attempt is named where there is a choice."""
+    suffix = f".{line['attempt']}" if line["num_attempts"] > 1 else ""
+    return f"{line['iteration_id']}{suffix}"
 
 
 def _cell(value: Any) -> str:
@@ -144,16 +157,29 @@ def status_now(store: RunStore, run_id: str, status: str) -> str:
     return "suspended" if killed else status
 
 
+def attempt_status(store: RunStore, manifest: IterationManifest) -> str:
+    """The attempt's status as it is now: `stale` where what it builds on was replaced."""
+    if is_stale(store, manifest):
+        return "stale"
+    return status_now(store, manifest.run_id, manifest.status)
+
+
+def _run_status(store: RunStore, record: RunRecord) -> str:
+    """A run that is done but holds a stale iteration is to be gone on with."""
+    status = status_now(store, record.run_id, record.status)
+    return "stale" if status == "done" and stale_iterations(store, record.run_id) else status
+
+
 def _base_line(store: RunStore, manifest: IterationManifest) -> Json:
-    status = status_now(store, manifest.run_id, manifest.status)
-    return {"status": status, "metrics": manifest.metrics}
+    return {"status": attempt_status(store, manifest), "metrics": manifest.metrics}
 
 
 def _iteration_line(store: RunStore, manifest: IterationManifest) -> Json:
     return {
         "iteration_id": f"{manifest.run_id}/{manifest.iteration:02d}",
         "attempt": manifest.attempt,
-        "status": status_now(store, manifest.run_id, manifest.status),
+        "num_attempts": len(store.attempts(manifest.run_id, manifest.iteration)),
+        "status": attempt_status(store, manifest),
         "metrics": manifest.metrics,
     }
 

@@ -24,7 +24,7 @@ def read_document(
         if isinstance(document.get(name), str):
             document[name] = {"name": document[name]}
     for override in overrides:
-        _apply(document, override)
+        apply_override(document, override)
     return document
 
 
@@ -58,7 +58,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
-def _apply(document: dict[str, Any], override: str) -> None:
+def apply_override(document: dict[str, Any], override: str) -> None:
+    """Set what `a.b=value` says. ConfigError where that cannot be."""
     dotted, equals, text = override.partition("=")
     *parents, last = dotted.split(".")
     if not equals or not all((*parents, last)):

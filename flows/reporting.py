@@ -71,7 +71,7 @@ def _iteration(store: RunStore, attempt: AttemptDir) -> ReportIteration:
     return ReportIteration(
         iteration=manifest.iteration,
         attempt=str(attempt.id),
-        status=listing.status_now(store, manifest.run_id, manifest.status),
+        status=listing.attempt_status(store, manifest),
         metrics=manifest.metrics,
         num_prompts=int(figures.get("num_prompts", 0)),
         num_pairs=int(figures.get("num_pairs", 0)),

@@ -1,43 +1,110 @@
 """A run as Prefect sees it: a flow of the run, in it one of each iteration, in it the stages.
 
-Tasks take and return names and small numbers; tables and weights stay in the store. They
-run in this process, one after another, since they share one warm engine. Prefect's own
-result cache stays off: the store's manifests say what is done.
+The same flows serve the command line, schedules and the forms of the flow UI. Tasks take and
+return names and small numbers; tables and weights stay in the store. They run one after
+another, since they share one engine. Prefect's own result cache stays off: the store's
+manifests say what is done.
 """
 
 from __future__ import annotations
 
-from prefect import flow, task
+import functools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, ParamSpec
+
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.states import Failed
 
-from flows.context import open_iteration
-from flows.iteration import do_stage, run_iteration
+from csr.errors import CSRError, RunFailed
+from flows.context import open_attempt
+from flows.iteration import do_stage, run_stages
+from flows.launch import do_iterations, prepared_run, recipe_of
+from flows.progress import log_to_console
+from flows.requests import IterationRequest, RunRequest
+from flows.rerun import opened_iteration
+from storage.attempt import parse_iteration_id
+
+P = ParamSpec("P")
 
 
-@flow(name="csr-run", flow_run_name="{run_id}")
-def run_flow(home: str, run_id: str, num_iterations: int) -> None:
-    """Run iterations 0 to `num_iterations` of a prepared run; 0 evaluates the base model."""
-    for iteration in range(num_iterations + 1):
-        iteration_flow(home, run_id, iteration)
+def _told(body: Callable[P, Any]) -> Callable[P, Any]:
+    """A user's mistake and a run that failed end a flow with their message, not a traceback."""
+
+    @functools.wraps(body)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Any:
+        log_to_console()
+        try:
+            return body(*args, **kwargs)
+        except (CSRError, RunFailed) as error:
+            return Failed(message=str(error), data=error)
+
+    return wrapped
 
 
-@flow(name="csr-iteration", flow_run_name="{run_id} {iteration:02d}")
-def iteration_flow(home: str, run_id: str, iteration: int) -> None:
-    """Bring one iteration to its end; what is done already is skipped."""
+def _run_name() -> str:
+    """The run's ID; before a bad recipe is refused, the recipe's name must do."""
+    request = RunRequest.model_validate(flow_run.parameters["request"])
+    try:
+        return recipe_of(request.dated(_scheduled_for()))[1]
+    except CSRError:
+        return request.recipe
 
-    def as_task(stage: str, *shard: int) -> None:
-        label = " ".join([f"{stage} {iteration:02d}", *(f"shard {number}" for number in shard)])
-        stage_task.with_options(name=stage, task_run_name=label)(
-            home, run_id, iteration, stage, *shard
-        )
 
-    run_iteration(iteration, open_iteration(home, run_id, iteration).num_shards, as_task)
+def _iteration_name() -> str:
+    request = IterationRequest.model_validate(flow_run.parameters["request"])
+    try:
+        asked = parse_iteration_id(request.iteration_id)
+    except CSRError:
+        return request.iteration_id
+    again = " rerun" if request.attempt == "new" else ""
+    return f"{asked.run_id} {asked.iteration:02d}{again}"
+
+
+def _scheduled_for() -> datetime:
+    """A retry, or a late start after midnight, is still of the day it was scheduled for."""
+    scheduled: datetime = flow_run.scheduled_start_time or datetime.now(UTC)
+    return scheduled.astimezone()
+
+
+@flow(name="csr-run", flow_run_name=_run_name)
+@_told
+def csr_run(request: RunRequest) -> None:
+    """Run a recipe to its end, or go on with it. Iteration 0 evaluates the base model."""
+    recipe, run_id = recipe_of(request.dated(_scheduled_for()))
+    with prepared_run(recipe, run_id, request.home_path) as run:
+
+        def do(iteration: int) -> None:
+            iteration_id = f"{run_id}/{iteration:02d}"
+            csr_iteration(
+                IterationRequest(home=run.home, iteration_id=iteration_id, attempt="current")
+            )
+
+        do_iterations(run, do)
+
+
+@flow(name="csr-iteration", flow_run_name=_iteration_name)
+@_told
+def csr_iteration(request: IterationRequest) -> str:
+    """Do one iteration; what is done already is skipped. Returns the attempt's ID."""
+    with opened_iteration(request) as work:
+
+        def as_task(stage: str, *shard: int) -> None:
+            label = " ".join([f"{stage} {work.iteration:02d}", *(f"shard {n}" for n in shard)])
+            do = stage_task.with_options(name=stage, task_run_name=label)
+            outcome = do(work.home, work.attempt_id, stage, *shard)
+            if isinstance(outcome, State):
+                outcome.result()  # raises what the stage was refused for
+
+        run_stages(work.stages, work.num_shards, as_task)
+    return work.attempt_id
 
 
 @task(cache_policy=NO_CACHE)
-def stage_task(
-    home: str, run_id: str, iteration: int, stage: str, shard: int | None = None
-) -> None:
+@_told
+def stage_task(home: str, attempt_id: str, stage: str, shard: int | None = None) -> None:
     """Run one stage; see `flows.stages` for what each does."""
     number = () if shard is None else (shard,)
-    do_stage(open_iteration(home, run_id, iteration), stage, *number)
+    do_stage(open_attempt(home, attempt_id), stage, *number)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from csr.checkpoints import weights_sha256
-from csr.errors import DataError, NumericalError
+from csr.errors import ConfigError, DataError, NumericalError
 from csr.protocols import Benchmark, GenerateSettings, PreferenceSource, Similarity, StepSettings
 from csr.types import PairingResult, PolicyRef, Prompt, ResponseTree, SkipReason, StepRequest
 from flows.config import BenchmarkChoice
@@ -110,13 +110,23 @@ def sample(context: IterationContext, shard: int) -> StageRecord:
 
 
 def pair(context: IterationContext) -> StageRecord:
-    """Best and worst responses of every tree become preference pairs. Seconds, no engine."""
+    """Best and worst responses of every tree become preference pairs. Seconds, no engine.
+
+    Trees that another attempt sampled are rewarded anew first, by this one's settings.
+    """
     attempt, iteration = context.attempt, context.attempt.id.iteration
     policy, origin = context.policy.name, context.recipe.source.name
+    taken_over = context.from_stage == "pair"
+    rewarding = context.recipe.reward.model_dump(mode="json") if taken_over else None
 
     def work() -> StageOutcome:
         table = read_table(attempt.nodes, "nodes")
         trees = trees_from_table(table, context.prompts, policy=policy, origin=origin)
+        if rewarding is not None:
+            statistics = _read_statistics(context)
+            trees = [
+                calibrated.recalibrate(tree, statistics, context.recipe.reward) for tree in trees
+            ]
         result = _source(context).pair(trees)
         responses, pairs = shard_path(attempt.responses, 0), shard_path(attempt.pairs, 0)
         write_table(
@@ -135,6 +145,7 @@ def pair(context: IterationContext) -> StageRecord:
         "prompts": prompt_inputs(context.prompts),
         "policy": policy,
         "source": component_inputs(context.recipe.source),
+        "rewarding": rewarding,
     }
     return run_stage(context, "pair", inputs, work)
 
@@ -261,6 +272,11 @@ def _statistics_path(context: IterationContext) -> Path:
 def _read_statistics(context: IterationContext) -> Statistics | None:
     if context.recipe.reward.calibration != "centred":
         return None
+    if context.from_stage == "pair" and not _statistics_path(context).exists():
+        raise ConfigError(
+            f"{context.attempt.id}: the centred calibration needs statistics, and the attempt that "
+            "the trees come from measured none. Rerun from measure, or keep its calibration."
+        )
     return Statistics.model_validate(read_json(_statistics_path(context)))
 
 

@@ -53,6 +53,12 @@ class AttemptDir:
     path: Path
 
     @property
+    def number(self) -> int:
+        """Which attempt it is, from 1."""
+        assert self.id.attempt is not None, self.id
+        return self.id.attempt
+
+    @property
     def manifest(self) -> ManifestFile:
         """What is done in this attempt."""
         return ManifestFile(self.path / "manifest.json")

@@ -86,8 +86,10 @@ class IterationManifest(_Record):
     """The `PolicyRef` that samples, as a dictionary."""
     policy_out: dict[str, Any] | None = None
     """The `PolicyRef` that training gave."""
-    inputs: dict[str, str] = Field(default_factory=dict)
-    """Name -> sha256 of what the iteration starts from, e.g. the attempt before."""
+    rerun_of: str | None = None
+    """The attempt, e.g. "tiny-4f2a/02.1", that this one does over from the same inputs."""
+    from_stage: str | None = None
+    """The first stage that is done over; what earlier ones made was taken from `rerun_of`."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """The attempt's own figures, e.g. its evaluation."""
     stages: tuple[StageRecord, ...] = ()
@@ -212,12 +214,20 @@ def _expand(paths: Sequence[Path]) -> list[Path]:
 
 
 def damaged_files(record: StageRecord, directory: Path) -> list[str]:
-    """What is wrong with the record's files, one message each; empty when all are intact."""
+    """What is wrong with a stage's files, one message each; empty when all are intact."""
+    return damaged(record.files, directory)
+
+
+def damaged(files: Sequence[FileRecord], directory: Path) -> list[str]:
+    """What is wrong with files below `directory`, one message each."""
     problems = []
-    for file in record.files:
+    for file in files:
         path = directory / file.path
         if not path.is_file():
             problems.append(f"{path} is missing")
-        elif path.stat().st_size != file.size_bytes or file_sha256(path) != file.sha256:
-            problems.append(f"{path} changed after stage {record.stage} wrote it")
+        elif path.stat().st_size != file.size_bytes:
+            size = path.stat().st_size
+            problems.append(f"{path} has {size:,} bytes, and had {file.size_bytes:,}")
+        elif file_sha256(path) != file.sha256:
+            problems.append(f"{path} changed after it was written")
     return problems

@@ -12,39 +12,35 @@ names the one that later iterations build on, and is absent while that is the fi
 from __future__ import annotations
 
 import difflib
-import fcntl
 import json
-import os
 import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from csr.errors import ConfigError, DataError, EnvironmentFault
-from storage.atomic import read_json, remove_temporaries, short_lock, write_json
+from csr.errors import ConfigError, DataError
+from storage.atomic import read_json, short_lock, write_json
 from storage.attempt import RUN_ID_PATTERN, AttemptDir, IterationId
 from storage.manifest import (
+    FileRecord,
     IterationManifest,
     Status,
+    describe_file,
     fingerprint,
     utc_now,
 )
+from storage.run_lock import is_run_locked, run_lock
 
 RUN_VERSION = 1
-
-_LOCK_TRIES = 3
-_LOCK_PAUSE_SECONDS = 0.02
 
 _RUN_ID = re.compile(RUN_ID_PATTERN)
 
 
 class RunRecord(BaseModel):
-    """`run.json`: what a run is, fixed when it starts; only `status` changes."""
+    """`run.json`: what a run is, fixed when it is prepared; then only `status` changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -61,6 +57,8 @@ class RunRecord(BaseModel):
     seed: int
     packages: dict[str, str] = Field(default_factory=dict)
     """Package -> version at the start."""
+    files: tuple[FileRecord, ...] = ()
+    """What every iteration reads: the tables of prompts and of quarantine."""
     status: Status = "running"
 
 
@@ -142,9 +140,17 @@ class RunStore:
 
     def set_status(self, run_id: str, status: Status) -> None:
         """Change the run's status."""
+        self._update(run_id, status=status)
+
+    def record_files(self, run_id: str, files: tuple[Path, ...]) -> None:
+        """Keep the checksums of complete files in the run's directory."""
+        described = tuple(describe_file(file, self.run_path(run_id)) for file in files)
+        self._update(run_id, files=described)
+
+    def _update(self, run_id: str, **fields: Any) -> None:
         path = self.run_path(run_id)
         with short_lock(path / ".run.json.lock"):
-            record = self.run(run_id).model_copy(update={"status": status})
+            record = self.run(run_id).model_copy(update=fields)
             write_json(path / "run.json", record.model_dump(mode="json"))
 
     def runs(self) -> list[RunRecord]:
@@ -202,44 +208,34 @@ class RunStore:
 
     def current_attempt(self, run_id: str, iteration: int) -> int | None:
         """The attempt that later iterations build on; None before the first."""
-        path = self._iteration_path(run_id, iteration) / "current.json"
+        path = self.current_path(run_id, iteration)
         if path.exists():
             return int(read_json(path)["attempt"])
         return min(self.attempts(run_id, iteration), default=None)
 
-    def set_current(self, run_id: str, iteration: int, attempt: int) -> None:
-        """Make an existing attempt the one that later iterations build on."""
-        assert attempt in self.attempts(run_id, iteration), (run_id, iteration, attempt)
-        write_json(self._iteration_path(run_id, iteration) / "current.json", {"attempt": attempt})
+    def set_current(
+        self, run_id: str, iteration: int, attempt: int, *, promoted: bool = False
+    ) -> None:
+        """Make an existing attempt the one that later iterations build on.
 
-    @contextmanager
-    def lock(self, run_id: str) -> Iterator[None]:
-        """Be the only process that works on an existing run; half-written files are removed.
-
-        EnvironmentFault where another process has it, naming that process.
+        `promoted`: a person said so, whatever a gate thinks of it.
         """
+        assert attempt in self.attempts(run_id, iteration), (run_id, iteration, attempt)
+        value = {"attempt": attempt} | ({"promoted": True} if promoted else {})
+        write_json(self.current_path(run_id, iteration), value)
+
+    def lock(self, run_id: str) -> AbstractContextManager[None]:
+        """Be the only process that works on an existing run. EnvironmentFault where one is."""
         self.run(run_id)
-        path = self.run_path(run_id) / ".lock"
-        with path.open("a+") as file:
-            if not _locked(file, fcntl.LOCK_EX):
-                file.seek(0)
-                raise EnvironmentFault(
-                    f"run {run_id} is being worked on by {file.read() or 'another process'}. Wait "
-                    "until it ends, or stop it, then start again."
-                )
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {os.uname().nodename} since {utc_now()}")
-            file.flush()
-            remove_temporaries(path.parent)
-            yield
+        return run_lock(self.run_path(run_id))
 
     def is_locked(self, run_id: str) -> bool:
-        """Whether a process works on the run now; one that was killed no longer does."""
-        path = self.run_path(run_id) / ".lock"
-        if not path.exists():
-            return False
-        with path.open() as file:
-            return not _locked(file, fcntl.LOCK_SH)
+        """Whether a process works on the run now."""
+        return is_run_locked(self.run_path(run_id))
+
+    def current_path(self, run_id: str, iteration: int) -> Path:
+        """Names the current attempt, where that is not simply the first."""
+        return self._iteration_path(run_id, iteration) / "current.json"
 
     def _iteration_path(self, run_id: str, iteration: int) -> Path:
         return self.run_path(run_id) / "iterations" / f"{iteration:02d}"
@@ -256,34 +252,29 @@ class RunStore:
         return f"It has {', '.join(names) or 'no run at all'}."
 
 
-def _locked(file: IO[str], kind: int) -> bool:
-    """Take a lock unless another process keeps it. A look by `is_locked` is over in no time."""
-    for _ in range(_LOCK_TRIES):
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(_LOCK_PAUSE_SECONDS)
-    return False
-
-
 def _same_run(existing: RunRecord, config: dict[str, Any], seed: int) -> RunRecord:
     """The existing run, where it is the one that is asked for."""
     if existing.config_sha256 == fingerprint(config=config) and existing.seed == seed:
         return existing
-    wanted = _flat(config) | {"seed": seed}
-    stored = _flat(existing.config) | {"seed": existing.seed}
-    absent = object()
-    keys = sorted(
-        key
-        for key in wanted.keys() | stored.keys()
-        if wanted.get(key, absent) != stored.get(key, absent)
+    differences = differing_settings(
+        existing.config | {"seed": existing.seed}, config | {"seed": seed}
     )
-    changes = ", ".join(f"{k}: {stored.get(k, 'unset')} -> {wanted.get(k, 'unset')}" for k in keys)
+    changes = ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in differences.items())
     raise ConfigError(
         f"run {existing.run_id!r} exists with another configuration ({changes}). Choose another "
         "run ID, or go back to the configuration it was started with."
     )
+
+
+def differing_settings(one: dict[str, Any], other: dict[str, Any]) -> dict[str, list[Any]]:
+    """Dotted key -> both values, where nested dictionaries differ; "unset" where one has none."""
+    left, right = _flat(one), _flat(other)
+    absent = object()
+    return {
+        key: [left.get(key, "unset"), right.get(key, "unset")]
+        for key in sorted(left.keys() | right.keys())
+        if left.get(key, absent) != right.get(key, absent)
+    }
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

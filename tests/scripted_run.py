@@ -17,8 +17,11 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from flows import cli
-from flows.context import open_iteration
-from flows.iteration import do_stage, run_iteration
+from flows.context import open_attempt
+from flows.iteration import do_stage, run_stages
+from flows.launch import do_iterations, prepared_run, recipe_of
+from flows.requests import IterationRequest, RunRequest
+from flows.rerun import opened_iteration
 
 NUM_TRAIN = 12
 NUM_HELD_OUT = 3
@@ -110,10 +113,8 @@ class Csr:
         self._monkeypatch, self._capsys = monkeypatch, capsys
         monkeypatch.setattr(os, "environ", os.environ.copy())
         monkeypatch.setattr(os, "fsync", lambda file: None)  # slow, and no power fails here
-        for name, stand_in in (("run", run_plainly), ("server", contextlib.nullcontext)):
-            module = types.ModuleType(f"flows.{name}")
-            setattr(module, {"run": "run_flow", "server": "prefect_server"}[name], stand_in)
-            monkeypatch.setitem(sys.modules, f"flows.{name}", module)
+        for name, module in without_prefect().items():
+            monkeypatch.setitem(sys.modules, name, module)
 
     def __call__(self, *arguments: object) -> Answer:
         self._monkeypatch.setattr(sys, "argv", ["csr", *map(str, arguments)])
@@ -124,15 +125,38 @@ class Csr:
         return Answer(int(stop.value.code or 0), captured.out, captured.err)
 
 
-def run_plainly(home: str, run_id: str, num_iterations: int) -> None:
-    """What the flow does, without Prefect."""
-    for number in range(num_iterations + 1):
-        context = open_iteration(home, run_id, number)
+def run_plainly(request: RunRequest) -> None:
+    """What the flow of a run does, without Prefect."""
+    recipe, run_id = recipe_of(request)
+    with prepared_run(recipe, run_id, request.home_path) as run:
 
-        def do(stage: str, *shard: int, number: int = number) -> None:
-            do_stage(open_iteration(home, run_id, number), stage, *shard)
+        def do(number: int) -> None:
+            iterate_plainly(
+                IterationRequest(
+                    home=run.home, iteration_id=f"{run_id}/{number:02d}", attempt="current"
+                )
+            )
 
-        run_iteration(number, context.num_shards, do)
+        do_iterations(run, do)
+
+
+def iterate_plainly(request: IterationRequest) -> str:
+    """What the flow of an iteration does, without Prefect."""
+    with opened_iteration(request) as work:
+
+        def do(stage: str, *shard: int) -> None:
+            do_stage(open_attempt(work.home, work.attempt_id), stage, *shard)
+
+        run_stages(work.stages, work.num_shards, do)
+        return work.attempt_id
+
+
+def without_prefect() -> dict[str, types.ModuleType]:
+    """Modules that stand in for `flows.run` and `flows.server`, by name."""
+    run, server = types.ModuleType("flows.run"), types.ModuleType("flows.server")
+    vars(run).update(csr_run=run_plainly, csr_iteration=iterate_plainly)
+    vars(server).update(prefect_server=contextlib.nullcontext)
+    return {"flows.run": run, "flows.server": server}
 
 
 def files_below(folder: Path) -> list[Path]:

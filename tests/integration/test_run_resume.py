@@ -39,12 +39,8 @@ def wrapped(*args, **kwargs):
     return original(*args, **kwargs)
 setattr(owner, method, wrapped)
 if os.environ.get("PLAIN"):
-    import contextlib, types
-    from tests.scripted_run import run_plainly
-    for name, stand_in in (("run", run_plainly), ("server", contextlib.nullcontext)):
-        sys.modules["flows." + name] = types.ModuleType(name)
-        key = {"run": "run_flow", "server": "prefect_server"}[name]
-        setattr(sys.modules["flows." + name], key, stand_in)
+    from tests.scripted_run import without_prefect
+    sys.modules.update(without_prefect())
 from flows.cli import main
 main()
 """

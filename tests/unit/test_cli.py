@@ -55,7 +55,8 @@ def test_ls_of_a_run_lists_its_iterations(csr: Csr, home: Path) -> None:
     assert shape["prompts"] == {"used": 12, "skipped": {}}
     assert [line["iteration_id"] for line in shape["iterations"]] == [f"{RUN}/01", f"{RUN}/02"]
     for line in shape["iterations"]:
-        assert line.keys() == {"iteration_id", "attempt", "status", "metrics"}
+        keys = {"iteration_id", "attempt", "num_attempts", "status", "metrics"}
+        assert line.keys() == keys
         assert (line["attempt"], line["status"]) == (1, "done")
     table = csr("ls", RUN, "--home", home).out
     assert "mean_response_sentences" in table
@@ -65,7 +66,8 @@ def test_ls_of_a_run_lists_its_iterations(csr: Csr, home: Path) -> None:
 def test_show_tells_all_of_an_iteration(csr: Csr, home: Path) -> None:
     shape = csr("show", f"{RUN}/01", "--home", home, "--json").json()
     assert shape.keys() == {
-        "iteration_id", "attempt", "status", "metrics", "counts", "tables", "seconds", "policy",
+        "iteration_id", "attempt", "num_attempts", "current", "rerun_of", "status", "metrics",
+        "counts", "tables", "seconds", "policy",
     }  # fmt: skip
     counts = shape["counts"]
     assert counts["prompts"] == 6 == counts["pairs"] + sum(counts["skipped"].values())

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -261,7 +262,7 @@ def test_a_run_is_finished_by_the_release_that_began_it(
     recipe = write_recipe(tmp_path / "data", num_iterations=1)
     command = ("run", recipe, "--home", tmp_path / "home")
     assert csr(*command).status == 0
-    monkeypatch.setattr("flows.launch.code_version", lambda: "99.0")
+    monkeypatch.setattr("flows.context.code_version", lambda: "99.0")
     answer = csr(*command)
     assert answer.status == 2
     assert "and this is 99.0" in answer.err
@@ -271,10 +272,19 @@ def test_one_process_works_on_a_run(csr: Csr, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "data", num_iterations=1)
     command = ("run", recipe, "--home", tmp_path / "home", "--run-id", "mine")
     assert csr(*command).status == 0
-    with RunStore(tmp_path / "home").lock("mine"):
-        answer = csr(*command)
+    lock = tmp_path / "home/mine/.lock"
+    other = subprocess.Popen(
+        ["flock", "--exclusive", str(lock), "sh", "-c", "echo locked; read wait"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout is not None
+    other.stdout.readline()
+    answer = csr(*command)
+    other.communicate(b"\n")
     assert answer.status == 2
     assert "is being worked on by process" in answer.err
+    assert csr(*command).status == 0
 
 
 def test_unreadable_images_are_left_out_and_counted_where_asked(csr: Csr, tmp_path: Path) -> None:

@@ -112,9 +112,7 @@ def test_one_flipped_byte_undoes_one_shard_only(manifest):
     assert not manifest.is_done("generate", 0, "f1")
     assert manifest.is_done("generate", 1, "f1")
     changed = manifest.read().stage("generate", 0)
-    assert damaged_files(changed, manifest.path.parent) == [
-        f"{first} changed after stage generate wrote it"
-    ]
+    assert damaged_files(changed, manifest.path.parent) == [f"{first} changed after it was written"]
     second.unlink()
     assert not manifest.is_done("generate", 1, "f1")
 

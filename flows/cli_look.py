@@ -1,0 +1,176 @@
+"""The verbs of the `csr` command that only look: at a recipe, the runs, the machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.cli_options import (
+    Common,
+    RecipeOptions,
+    answer,
+    print_json,
+    print_table,
+    say,
+)
+
+app = App()
+
+
+@app.command
+def validate(
+    recipe: Path, *, options: RecipeOptions = RecipeOptions(), common: Common = Common()
+) -> int:
+    """Check a recipe and print it with every default filled in.
+
+    Parameters
+    ----------
+    recipe
+        YAML file; see `recipes/`.
+    """
+    from flows.config import load_recipe, run_id_of
+
+    resolved = load_recipe(recipe, options.set)
+    if common.json:
+        return print_json({"run_id": run_id_of(resolved), "recipe": resolved.model_dump()})
+    import yaml
+
+    print(yaml.safe_dump(json.loads(resolved.model_dump_json()), sort_keys=False), end="")
+    return 0
+
+
+@app.command
+def ls(run_id: str | None = None, *, common: Common = Common()) -> int:
+    """List the runs, or the iterations of one run.
+
+    Parameters
+    ----------
+    run_id
+        The run whose iterations to list; without it, all runs.
+    """
+    from flows import listing
+
+    shape = listing.runs(common.home) if run_id is None else listing.run(common.home, run_id)
+    return answer(shape, listing.table, common)
+
+
+@app.command
+def show(iteration_id: str, *, common: Common = Common()) -> int:
+    """Show one iteration, such as `tiny-4f2a/02`, or an attempt of it, `tiny-4f2a/02.1`."""
+    from flows import listing
+
+    return answer(listing.iteration(common.home, iteration_id), listing.iteration_table, common)
+
+
+@app.command
+def trace(
+    run_id: str, prompt_id: str, *, iteration: int | None = None, common: Common = Common()
+) -> int:
+    """Follow one prompt: its tree, its responses and its preference pair.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    prompt_id
+        The prompt's id in its file.
+    iteration
+        Which iteration's tree; by default the latest in which the prompt was sampled.
+    """
+    from flows import tracing
+
+    return answer(tracing.trace(common.home, run_id, prompt_id, iteration), tracing.tree, common)
+
+
+@app.command
+def diff(attempt_id: str, other_id: str, *, common: Common = Common()) -> int:
+    """Compare two attempts, or iterations: settings, counts, pairs and figures.
+
+    Parameters
+    ----------
+    attempt_id
+        The first, such as `tiny-4f2a/02.1`.
+    other_id
+        The second, such as `tiny-4f2a/02.2`.
+    """
+    from flows import diffing
+
+    return answer(diffing.diff(common.home, attempt_id, other_id), diffing.table, common)
+
+
+@app.command
+def compare(
+    *run_ids: str,
+    control: str | None = None,
+    markdown: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = Common(),
+) -> int:
+    """Compare runs: mean and spread over the seeds of each recipe name.
+
+    Parameters
+    ----------
+    run_ids
+        The runs; those of one recipe name form one row.
+    control
+        Recipe name that every other one is also held against, such as random pairs.
+    markdown
+        Print Markdown instead of a table for the terminal.
+    """
+    from flows import compare as comparing
+    from flows.comparison import compare as compare_stored
+
+    comparison = compare_stored(common.home, run_ids, control)
+    if common.json:
+        return print_json(comparing.to_json(comparison))
+    if markdown:
+        return say(comparing.to_markdown(comparison))
+    return print_table(comparing.to_rich(comparison))
+
+
+@app.command
+def report(run_id: str, *, output: Path | None = None, common: Common = Common()) -> int:
+    """Write one self-contained HTML page about a run.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    output
+        File to write; by default `report.html` in the run's folder.
+    """
+    from flows import reporting
+
+    path = reporting.write_report(common.home, run_id, output)
+    return print_json({"run_id": run_id, "report": str(path)}) if common.json else say(path)
+
+
+@app.command
+def verify(run_id: str, *, common: Common = Common()) -> int:
+    """Read every file of a run again, against its checksum. Exit status 1 where one differs.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    """
+    from flows import verifying
+
+    shape = verifying.verify(common.home, run_id)
+    answer(shape, verifying.table, common)
+    return 1 if shape["problems"] else 0
+
+
+@app.command
+def doctor(*, common: Common = Common()) -> int:
+    """Check this machine: Python, packages, GPU, memory, disk."""
+    from flows import doctor as checks
+
+    findings = checks.diagnose(common.home)
+    if common.json:
+        say(checks.render_json(findings))
+    else:
+        print_table(checks.render(findings))
+    return 1 if any(finding.status == "fail" for finding in findings) else 0

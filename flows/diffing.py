@@ -1,0 +1,103 @@
+"""`csr diff`: what two attempts differ in, from settings to figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from csr.protocols import Json
+from flows import listing
+from flows.home import open_store
+from storage.attempt import AttemptDir, parse_iteration_id
+from storage.run_store import RunStore, differing_settings
+from storage.tables import read_table, table_files
+
+NUM_SHOWN_PROMPTS = 10
+PAIR_TEXTS = ("chosen_text", "rejected_text")
+
+
+def diff(home: Path, one_id: str, other_id: str) -> Json:
+    """Two attempts side by side; a key of `counts` and `metrics` holds both values.
+
+    `{"attempts": [a, b], "config": {key: [x, y]}, "counts": {...}, "tables": {name: {"equal",
+    "content_sha256": [x, y]}}, "pairs": {"added": [prompt ids], "removed", "changed",
+    "num_unchanged"}, "policy_equal", "metrics": {...}}`. `config`, `counts` and `metrics` list
+    what differs alone. DataError where an attempt does not exist.
+    """
+    store = open_store(home)
+    one, other = _attempt(store, one_id), _attempt(store, other_id)
+    left, right = (listing.iteration(home, str(attempt.id)) for attempt in (one, other))
+    configs = [attempt.manifest.read().config for attempt in (one, other)]
+    return {
+        "attempts": [str(one.id), str(other.id)],
+        "config": differing_settings(*configs),
+        "counts": differing_settings(left["counts"], right["counts"]),
+        "tables": _tables(left["tables"], right["tables"]),
+        "pairs": _pairs(one, other),
+        "policy_equal": left["policy"]["sha256"] == right["policy"]["sha256"],
+        "metrics": differing_settings(left["metrics"], right["metrics"]),
+    }
+
+
+def table(shape: Json) -> Any:
+    """The shape of `diff` for people."""
+    from rich.table import Table
+
+    view = Table("what", *shape["attempts"], title="Differences")
+    for part in ("config", "counts", "metrics"):
+        for name, (one, other) in shape[part].items():
+            view.add_row(f"{part}.{name}", _cell(one), _cell(other))
+    for name, facts in shape["tables"].items():
+        same = "equal" if facts["equal"] else "differ"
+        view.add_row(f"table {name}: {same}", *(_cell(d)[:16] for d in facts["content_sha256"]))
+    view.add_row("policy", "equal weights" if shape["policy_equal"] else "other weights", "")
+    for name in ("added", "removed", "changed"):
+        ids = shape["pairs"][name]
+        more = ", ..." if len(ids) > NUM_SHOWN_PROMPTS else ""
+        view.add_row(f"pairs {name}", str(len(ids)), ", ".join(ids[:NUM_SHOWN_PROMPTS]) + more)
+    view.add_row("pairs unchanged", str(shape["pairs"]["num_unchanged"]), "")
+    return view
+
+
+def _attempt(store: RunStore, attempt_id: str) -> AttemptDir:
+    asked = parse_iteration_id(attempt_id)
+    return store.attempt(asked.run_id, asked.iteration, asked.attempt)
+
+
+def _tables(left: Json, right: Json) -> Json:
+    absent: Json = {"content_sha256": None}
+    digests = {
+        name: [side.get(name, absent)["content_sha256"] for side in (left, right)]
+        for name in {**left, **right}
+    }
+    return {
+        name: {"equal": one == other, "content_sha256": [one, other]}
+        for name, (one, other) in digests.items()
+    }
+
+
+def _pairs(one: AttemptDir, other: AttemptDir) -> Json:
+    """By prompt: a pair is changed where its texts or its margin are others."""
+    before, after = _texts_by_prompt(one), _texts_by_prompt(other)
+    common = before.keys() & after.keys()
+    changed = sorted(key for key in common if before[key] != after[key])
+    return {
+        "added": sorted(after.keys() - before.keys()),
+        "removed": sorted(before.keys() - after.keys()),
+        "changed": changed,
+        "num_unchanged": len(common) - len(changed),
+    }
+
+
+def _texts_by_prompt(attempt: AttemptDir) -> dict[str, list[tuple[Any, ...]]]:
+    if not table_files(attempt.pairs):
+        return {}
+    pairs: dict[str, list[tuple[Any, ...]]] = {}
+    columns = ["prompt_id", *PAIR_TEXTS, "margin"]
+    for row in read_table(attempt.pairs, "pairs").select(columns).to_pylist():
+        pairs.setdefault(row["prompt_id"], []).append(tuple(row[name] for name in columns))
+    return pairs
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if type(value) is float else str(value)

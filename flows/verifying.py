@@ -1,0 +1,140 @@
+"""`csr verify`: every file of a run against the checksum that was taken when it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from csr.checkpoints import weights_sha256
+from csr.errors import CSRError, DataError
+from csr.protocols import Json
+from flows.home import open_store
+from storage.atomic import file_sha256
+from storage.attempt import AttemptDir
+from storage.manifest import FileRecord, damaged
+from storage.run_store import RunStore
+from storage.tables import read_table
+
+RESUME = "`csr run` with the run's recipe"
+MENDS = {
+    "sample": f"{RESUME} samples this shard anew, and no other",
+    "train": f"{RESUME} trains anew, from the last good checkpoint; the policy before is untouched",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is not as it was written."""
+
+    where: str
+    """An attempt's ID and stage, or what else the file belongs to."""
+    problem: str
+    mend: str
+
+
+def verify(home: Path, run_id: str) -> Json:
+    """`{"run_id", "num_files", "problems": [{"where", "problem", "mend"}]}`.
+
+    Reads the run's tables, each attempt's files, the base model's weights and the images.
+    DataError where there is no such run.
+    """
+    store = open_store(home)
+    record = store.run(run_id)
+    restore = "Restore it from a copy: iterations read it, and nothing makes it anew."
+    num_files, problems = _check("prompts", record.files, store.run_path(run_id), restore)
+    for part in (_attempts, _base_model, _images):
+        number, found = part(store, run_id)
+        num_files, problems = num_files + number, problems + found
+    return {
+        "run_id": run_id,
+        "num_files": num_files,
+        "problems": [asdict(problem) for problem in problems],
+    }
+
+
+def table(shape: Json) -> Any:
+    """The shape of `verify` for people."""
+    from rich.table import Table
+
+    said = f"Run {shape['run_id']}: {shape['num_files']} files read, "
+    if not shape["problems"]:
+        return said + "all as they were written."
+    view = Table("where", "problem", "what to do", title=f"{said}{len(shape['problems'])} wrong")
+    for problem in shape["problems"]:
+        view.add_row(problem["where"], problem["problem"], problem["mend"])
+    return view
+
+
+def _check(
+    where: str, files: Iterable[FileRecord], directory: Path, mend: str
+) -> tuple[int, list[Problem]]:
+    listed = list(files)
+    found = [Problem(where, text, mend) for text in damaged(listed, directory)]
+    return len(listed), found
+
+
+def _attempts(store: RunStore, run_id: str) -> tuple[int, list[Problem]]:
+    """Every stage's files of every attempt, current or not."""
+    num_files, problems = 0, list[Problem]()
+    for iteration in store.iterations(run_id):
+        for number in store.attempts(run_id, iteration):
+            checked, found = _attempt(store.attempt(run_id, iteration, number))
+            num_files, problems = num_files + checked, problems + found
+    return num_files, problems
+
+
+def _attempt(attempt: AttemptDir) -> tuple[int, list[Problem]]:
+    try:
+        stages = attempt.manifest.read().stages
+    except DataError as error:
+        return 1, [Problem(str(attempt.id), str(error), "Restore it, or rerun the iteration.")]
+    num_files, problems = 1, list[Problem]()
+    for record in stages:
+        mend = MENDS.get(record.stage, f"{RESUME} does {record.stage} anew")
+        where = f"{attempt.id} {record.stage} {record.shard}"
+        checked, found = _check(where, record.files, attempt.path, mend)
+        num_files, problems = num_files + checked, problems + found
+    return num_files, problems
+
+
+def _base_model(store: RunStore, run_id: str) -> tuple[int, list[Problem]]:
+    """The user's own model, which no run writes."""
+    if 0 not in store.iterations(run_id):
+        return 0, []
+    try:
+        policy = store.attempt(run_id, 0).manifest.read().policy_in or {}
+        found = weights_sha256(Path(policy["model_path"]))
+    except (CSRError, OSError) as error:
+        found, problem = "", f"cannot be read: {error}"
+    else:
+        problem = f"the weights of {policy['model_path']} are not those that the run began with"
+    mend = "Put the old files back, or start a new run."
+    return 1, [] if found == policy["sha256"] else [Problem("base model", problem, mend)]
+
+
+def _images(store: RunStore, run_id: str) -> tuple[int, list[Problem]]:
+    """The images of the run's prompts, which lie where the user keeps them."""
+    if not store.prompts_path(run_id).exists():
+        return 0, []
+    try:
+        table = read_table(store.prompts_path(run_id), "prompts")
+    except DataError:
+        return 0, []  # told of already, as a file of the run
+    rows = table.select(["image_uri", "image_sha256"]).to_pylist()
+    known = {row["image_uri"]: row["image_sha256"] for row in rows}
+    mend = "Put the old image back: sampling and training read it."
+    problems = [
+        Problem("images", f"{path} {what}", mend)
+        for path, sha256 in known.items()
+        if (what := _image_problem(Path(path), sha256))
+    ]
+    return len(known), problems
+
+
+def _image_problem(path: Path, sha256: str) -> str:
+    try:
+        return "" if file_sha256(path) == sha256 else "changed since the run began"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
