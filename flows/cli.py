@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from csr.errors import CSRError, RunFailed
 from flows import cli_look
 from flows.cli_options import Common, RecipeOptions, answer, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from flows.command import Outcome
 
 app = App(
     name="csr",
@@ -86,7 +90,7 @@ def rerun(
 
     environment.apply(common.home)
     request = IterationRequest(
-        home=str(common.home.expanduser().absolute()),
+        home=_absolute(common),
         iteration_id=iteration_id,
         settings=options.set,
         from_stage=from_stage,
@@ -95,6 +99,99 @@ def rerun(
     with clean_stdout():
         attempt_id = command.rerun(request)
     return answer(listing.iteration(common.home, attempt_id), listing.iteration_table, common)
+
+
+@app.command
+def evaluate(
+    target: str,
+    *,
+    recipe: Path | None = None,
+    options: RecipeOptions = RecipeOptions(),
+    common: Common = Common(),
+) -> int:
+    """Ask a policy the benchmarks' questions, as a run without iterations.
+
+    Parameters
+    ----------
+    target
+        An iteration, such as `tiny-4f2a/02`, whose policy is asked; or a model's directory
+        or hub id.
+    recipe
+        Recipe whose benchmarks are asked; a model needs one, an iteration has its run's.
+    """
+    from flows import command
+    from flows.requests import EvaluateRequest
+
+    request = EvaluateRequest(
+        home=_absolute(common),
+        target=target,
+        recipe=None if recipe is None else str(recipe),
+        settings=options.set,
+    )
+    return _do(lambda: command.evaluate(request), common)
+
+
+@app.command
+def serve(
+    *,
+    recipe: Path = DEMO_RECIPE,
+    cron: str | None = None,
+    run_id: str | None = None,
+    port: int = 4200,
+    options: RecipeOptions = RecipeOptions(),
+    common: Common = Common(),
+) -> int:
+    """Serve the deployments csr-run, csr-iteration and csr-evaluate, with the flow UI.
+
+    Parameters
+    ----------
+    recipe
+        What csr-run runs unless its form says otherwise.
+    cron
+        When to start it, such as "0 1 * * *"; by default only when asked.
+    run_id
+        Name of its run; `{date}` stands for the day, so that each night is a run of its own.
+    port
+        Port of the flow UI on this machine, where PREFECT_API_URL names no other server.
+    """
+    from flows import environment, serving
+    from flows.requests import RunRequest
+
+    environment.apply(common.home, console_level="INFO")
+    request = RunRequest(
+        home=_absolute(common),
+        recipe=str(recipe.absolute()),
+        settings=options.set,
+        run_id=run_id,
+    )
+    serving.serve(port, cron, request)
+    return 0
+
+
+@app.command
+def deploy(*, common: Common = Common()) -> int:
+    """Tell the Prefect server at PREFECT_API_URL about pool, limits, deployments, automations."""
+    from flows import deploying, environment
+
+    environment.apply(common.home)
+    return answer({"done": deploying.deploy()}, lambda shape: "\n".join(shape["done"]), common)
+
+
+@app.command
+def worker(*, num_flow_runs: int = 1, common: Common = Common()) -> int:
+    """Work on the runs of the work pool `csr`, until stopped.
+
+    Parameters
+    ----------
+    num_flow_runs
+        Flow runs at once; one for each set of GPUs.
+    """
+    from flows import environment
+
+    environment.apply(common.home, console_level="INFO")
+    from flows.worker import work
+
+    return work(num_flow_runs=num_flow_runs)
 
 
 @app.command
@@ -136,21 +233,29 @@ def _launch(
     run_id: str | None = None,
     offline: bool = False,
 ) -> int:
-    from flows import command, environment, listing
-    from flows.progress import clean_stdout
+    from flows import command
     from flows.requests import RunRequest
 
-    environment.apply(common.home, offline=offline)
     request = RunRequest(
-        home=str(common.home.expanduser().absolute()),
-        recipe=str(recipe),
-        settings=options.set,
-        run_id=run_id,
+        home=_absolute(common), recipe=str(recipe), settings=options.set, run_id=run_id
     )
+    return _do(lambda: command.run(request), common, offline=offline)
+
+
+def _do(work: Callable[[], Outcome], common: Common, *, offline: bool = False) -> int:
+    """Do a run's work, and answer with its figures."""
+    from flows import environment, listing
+    from flows.progress import clean_stdout
+
+    environment.apply(common.home, offline=offline)
     with clean_stdout():
-        outcome = command.run(request)
+        outcome = work()
     shape = listing.run(common.home, outcome.run_id)
     if common.json:
         return print_json({**shape, "report": str(outcome.report)})
     print_table(listing.table(shape))
     return say(f"Report: {outcome.report}")
+
+
+def _absolute(common: Common) -> str:
+    return str(common.home.expanduser().absolute())

@@ -85,7 +85,8 @@ class Recipe(ComponentConfig):
     """Names the run: lower-case letters, digits, "-" and "_". Runs of one name differ by seed."""
     seed: int = 0
     """Seeds sampling, pairing, training order and adapter initialisation."""
-    num_iterations: int = Field(default=3, ge=1, le=99)
+    num_iterations: int = Field(default=3, ge=0, le=99)
+    """0 only evaluates the policy."""
     shard_size: int = Field(default=128, ge=1)
     """Prompts searched together; a shard is the unit that a resumed run keeps."""
     num_statistics_prompts: int = Field(default=128, ge=8)

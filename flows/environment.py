@@ -61,6 +61,11 @@ PREFECT = (
         "120",
         "the first start makes the database, which takes longer than the default 20 s",
     ),
+    Setting(
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE",
+        "prefect.server.concurrency.lease_storage.filesystem",
+        "in memory, a restart of the server would end runs and lose slots",
+    ),
     Setting("PREFECT_SERVER_API_HOST", "127.0.0.1", "a server answers this machine alone"),
 )
 
@@ -75,8 +80,13 @@ OFFLINE = (
 )
 
 
-def apply(home: Path, *, offline: bool = False) -> None:
-    """Set what is unset; `OFFLINE` only when asked. Child processes inherit it."""
+def apply(home: Path, *, offline: bool = False, console_level: str | None = None) -> None:
+    """Set what is unset; `OFFLINE` only when asked. Child processes inherit it.
+
+    `console_level` is Prefect's on the terminal, where its own lines are the point.
+    """
+    if console_level is not None:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", console_level)
     for name, value in settings(home, offline=offline).items():
         os.environ.setdefault(name, value)
 

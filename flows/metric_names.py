@@ -19,8 +19,10 @@ class Metric:
     plotted: bool = True
 
 
+HEADLINE_GROUP = "Hallucination, recall and length"
+
 METRICS = {
-    "Hallucination, recall and length": (
+    HEADLINE_GROUP: (
         Metric("chair_s", "CHAIR_s: captions that name an absent object", LOWER),
         Metric("chair_i", "CHAIR_i: mentions of absent objects", LOWER),
         Metric("recall", "Recall: present objects that are named", HIGHER),

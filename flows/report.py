@@ -14,7 +14,7 @@ from typing import Any
 
 from flows.charts import Chart, Series, histogram, line_chart
 from flows.compare import RunMetrics, compare_runs
-from flows.metric_names import DISTRIBUTIONS, METRICS, Metric
+from flows.metric_names import DISTRIBUTIONS, HEADLINE_GROUP, METRICS, Metric
 from flows.thumbnails import thumbnail_uri
 
 _MEBIBYTE = 1024**2
@@ -92,6 +92,33 @@ class ReportData:
 
 def render_report(data: ReportData) -> str:
     """The page's HTML. A missing or broken example image is said so in its place."""
+    return (
+        _templates()
+        .get_template("report.html.j2")
+        .render(
+            data=data,
+            verdicts=_verdicts(data),
+            metric_groups=_metric_groups(data),
+            metric_charts=_metric_charts(data),
+            distributions=[(it, _distribution_charts(it)) for it in data.iterations if it.chosen],
+            training_charts=_training_charts(data),
+            skips=_skips(data),
+            stages=_stages(data),
+            examples=_examples(data),
+            config=_config_text(data.config),
+        )
+    )
+
+
+def iteration_plots(data: ReportData) -> dict[str, str]:
+    """Metric -> an SVG picture of it over the iterations, for the plotted metrics of the head."""
+    template = _templates().get_template("plot.svg.j2")
+    metrics = [metric for metric in METRICS[HEADLINE_GROUP] if metric.plotted]
+    charts = {metric.name: _metric_chart(metric, data) for metric in metrics}
+    return {name: template.render(chart=chart) for name, chart in charts.items() if chart}
+
+
+def _templates() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -102,18 +129,7 @@ def render_report(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": format_figure, "change": format_change}
-    return environment.get_template("report.html.j2").render(
-        data=data,
-        verdicts=_verdicts(data),
-        metric_groups=_metric_groups(data),
-        metric_charts=_metric_charts(data),
-        distributions=[(it, _distribution_charts(it)) for it in data.iterations if it.chosen],
-        training_charts=_training_charts(data),
-        skips=_skips(data),
-        stages=_stages(data),
-        examples=_examples(data),
-        config=_config_text(data.config),
-    )
+    return environment
 
 
 def format_figure(value: float | None, name: str = "") -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, ParamSpec
 
 from prefect import State, flow, task
@@ -19,13 +20,19 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from csr.errors import CSRError, RunFailed
+from flows.artifacts import Narrator
+from flows.config import Recipe
 from flows.context import open_attempt
+from flows.evaluating import evaluation_of
 from flows.iteration import do_stage, run_stages
 from flows.launch import do_iterations, prepared_run, recipe_of
 from flows.progress import log_to_console
-from flows.requests import IterationRequest, RunRequest
+from flows.requests import EvaluateRequest, IterationRequest, RunRequest
 from flows.rerun import opened_iteration
+from flows.settling import label_this_run
+from flows.slots import engine_slot
 from storage.attempt import parse_iteration_id
+from storage.run_store import RunStore
 
 P = ParamSpec("P")
 
@@ -45,7 +52,7 @@ def _told(body: Callable[P, Any]) -> Callable[P, Any]:
 
 
 def _run_name() -> str:
-    """The run's ID; before a bad recipe is refused, the recipe's name must do."""
+    """The run's ID; before a bad recipe is refused, what was asked for must do."""
     request = RunRequest.model_validate(flow_run.parameters["request"])
     try:
         return recipe_of(request.dated(_scheduled_for()))[1]
@@ -63,6 +70,10 @@ def _iteration_name() -> str:
     return f"{asked.run_id} {asked.iteration:02d}{again}"
 
 
+def _evaluation_name() -> str:
+    return f"evaluate {EvaluateRequest.model_validate(flow_run.parameters['request']).target}"
+
+
 def _scheduled_for() -> datetime:
     """A retry, or a late start after midnight, is still of the day it was scheduled for."""
     scheduled: datetime = flow_run.scheduled_start_time or datetime.now(UTC)
@@ -74,7 +85,20 @@ def _scheduled_for() -> datetime:
 def csr_run(request: RunRequest) -> None:
     """Run a recipe to its end, or go on with it. Iteration 0 evaluates the base model."""
     recipe, run_id = recipe_of(request.dated(_scheduled_for()))
-    with prepared_run(recipe, run_id, request.home_path) as run:
+    _do_run(recipe, run_id, request.home_path)
+
+
+@flow(name="csr-evaluate", flow_run_name=_evaluation_name)
+@_told
+def csr_evaluate(request: EvaluateRequest) -> None:
+    """Ask one policy the benchmarks' questions: a run without iterations."""
+    recipe, run_id = evaluation_of(request)
+    _do_run(recipe, run_id, request.home_path)
+
+
+def _do_run(recipe: Recipe, run_id: str, home: Path) -> None:
+    label_this_run()
+    with prepared_run(recipe, run_id, home) as run:
 
         def do(iteration: int) -> None:
             iteration_id = f"{run_id}/{iteration:02d}"
@@ -89,7 +113,10 @@ def csr_run(request: RunRequest) -> None:
 @_told
 def csr_iteration(request: IterationRequest) -> str:
     """Do one iteration; what is done already is skipped. Returns the attempt's ID."""
+    label_this_run()
     with opened_iteration(request) as work:
+        attempt = open_attempt(work.home, work.attempt_id).attempt
+        narrator = Narrator(RunStore(Path(work.home)), attempt, work.num_shards)
 
         def as_task(stage: str, *shard: int) -> None:
             label = " ".join([f"{stage} {work.iteration:02d}", *(f"shard {n}" for n in shard)])
@@ -97,6 +124,7 @@ def csr_iteration(request: IterationRequest) -> str:
             outcome = do(work.home, work.attempt_id, stage, *shard)
             if isinstance(outcome, State):
                 outcome.result()  # raises what the stage was refused for
+            narrator.tell(stage, *shard)
 
         run_stages(work.stages, work.num_shards, as_task)
     return work.attempt_id
@@ -107,4 +135,5 @@ def csr_iteration(request: IterationRequest) -> str:
 def stage_task(home: str, attempt_id: str, stage: str, shard: int | None = None) -> None:
     """Run one stage; see `flows.stages` for what each does."""
     number = () if shard is None else (shard,)
-    do_stage(open_attempt(home, attempt_id), stage, *number)
+    with engine_slot(stage):
+        do_stage(open_attempt(home, attempt_id), stage, *number)

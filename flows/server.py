@@ -22,6 +22,9 @@ from contextlib import contextmanager
 
 from csr.errors import EnvironmentFault
 
+_OWN_SERVER = "CSR_OWN_SERVER"
+"""Set while a server of ours runs, also for child processes: nobody else uses it."""
+
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 10
 
@@ -42,12 +45,21 @@ def prefect_server() -> Iterator[None]:
     api_url = f"http://127.0.0.1:{port}/api"
     process = _start(port)
     # Not before: Prefect sends its last logs and events when the interpreter ends.
-    atexit.register(_stop, process)
-    _wait_until_healthy(
+    atexit.register(stop, process)
+    wait_until_healthy(
         api_url, process, float(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
     )
-    with temporary_settings({PREFECT_API_URL: api_url}):
-        yield
+    os.environ[_OWN_SERVER] = api_url
+    try:
+        with temporary_settings({PREFECT_API_URL: api_url}):
+            yield
+    finally:
+        del os.environ[_OWN_SERVER]
+
+
+def is_own_server() -> bool:
+    """Whether the server in use lives for one run alone."""
+    return _OWN_SERVER in os.environ
 
 
 def _start(port: int) -> subprocess.Popen[bytes]:
@@ -62,7 +74,8 @@ def _start(port: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _wait_until_healthy(api_url: str, process: subprocess.Popen[bytes], seconds: float) -> None:
+def wait_until_healthy(api_url: str, process: subprocess.Popen[bytes], seconds: float) -> None:
+    """EnvironmentFault where the server that `process` runs does not answer in time."""
     deadline = time.monotonic() + seconds
     while not _is_healthy(api_url):
         if process.poll() is not None or time.monotonic() > deadline:
@@ -82,7 +95,8 @@ def _is_healthy(api_url: str) -> bool:
         return False
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server in an orderly way, and by force where it takes too long."""
     process.terminate()
     try:
         process.wait(_STOP_SECONDS)

@@ -1,0 +1,97 @@
+"""`csr deploy`: tells a Prefect server about work pool, limit, deployments and automations.
+
+Safe to repeat: names are identities, and what is there is brought up to date.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from csr.errors import EnvironmentFault
+
+DEPLOY_FILES = Path(__file__).resolve().parent.parent / "deploy"
+WORK_POOL = "csr"
+QUEUES = {"rerun": 1, "default": 2}
+"""Name -> priority, 1 first: what a person asks for goes before what is scheduled."""
+
+
+def deploy() -> list[str]:
+    """What was made or brought up to date, one line each.
+
+    EnvironmentFault without a server, or where Prefect refuses a file.
+    """
+    _check_server()
+    from flows.slots import ENGINE_LIMIT, ensure_engine_limit
+
+    _ensure_work_pool()
+    ensure_engine_limit()
+    _deploy_flows()
+    automations = _apply_automations(
+        yaml.safe_load((DEPLOY_FILES / "automations.yaml").read_text())
+    )
+    return [
+        f"work pool {WORK_POOL} with the queues {', '.join(QUEUES)}",
+        f"concurrency limit {ENGINE_LIMIT}",
+        "deployments csr-run, csr-iteration, csr-evaluate",
+        *(f"automation {name}" for name in automations),
+    ]
+
+
+def _check_server() -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        raise EnvironmentFault(
+            "PREFECT_API_URL is not set, so there is no server to deploy to. Start one with "
+            "`prefect server start` and set it to http://127.0.0.1:4200/api, or use `csr serve`."
+        )
+
+
+def _ensure_work_pool() -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
+    for name, priority in QUEUES.items():
+        _prefect("work-queue", "create", name, "--pool", WORK_POOL, "--priority", str(priority))
+
+
+def _deploy_flows() -> None:
+    _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOY_FILES / "prefect.yaml"))
+
+
+def _prefect(*arguments: str) -> None:
+    """Prefect's own command, in the checkout."""
+    command = [sys.executable, "-m", "prefect", *arguments]
+    done = subprocess.run(
+        command, cwd=DEPLOY_FILES.parent, capture_output=True, text=True, check=False
+    )
+    said = f"{done.stdout}{done.stderr}"
+    if done.returncode != 0 and "already exists" not in said:
+        raise EnvironmentFault(f"`prefect {' '.join(arguments)}` failed:\n{said.strip()[-2000:]}")
+
+
+def _apply_automations(document: dict[str, Any]) -> list[str]:
+    """Create each automation, or update the one of its name; Prefect's own command doubles it."""
+    from prefect.client.orchestration import get_client
+    from prefect.events.schemas.automations import AutomationCore
+
+    names = []
+    with get_client(sync_client=True) as client:
+        for wanted in document["automations"]:
+            automation = AutomationCore.model_validate(wanted)
+            known = client.read_automations_by_name(automation.name)
+            if known:
+                client.update_automation(known[0].id, automation)
+            else:
+                client.create_automation(automation)
+            names.append(automation.name)
+    return names

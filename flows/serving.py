@@ -1,0 +1,69 @@
+"""`csr serve`: the deployments from one process, with a server beside it where there is none.
+
+For a laptop or one machine. Each flow run is a process of its own; one runs at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flows.requests import RunRequest
+from flows.server import stop, wait_until_healthy
+
+UI_PORT = 4200
+
+
+def serve(port: int, cron: str | None, request: RunRequest) -> None:
+    """Serve until stopped. `cron` starts `request` regularly, e.g. "0 1 * * *".
+
+    EnvironmentFault where the server does not start.
+    """
+    with _server(port):
+        import prefect
+        from prefect.deployments.runner import EntrypointType
+
+        from flows.run import csr_evaluate, csr_iteration, csr_run
+        from flows.settling import settle_dead_runs
+        from flows.slots import ensure_engine_limit
+
+        ensure_engine_limit()
+        settle_dead_runs()
+        options: dict[str, Any] = {"entrypoint_type": EntrypointType.MODULE_PATH, "tags": ["csr"]}
+        prefect.serve(
+            csr_run.to_deployment(
+                "csr-run",
+                cron=cron,
+                parameters={"request": request.model_dump(mode="json")},
+                concurrency_limit=1,
+                **options,
+            ),
+            csr_iteration.to_deployment("csr-iteration", **options),
+            csr_evaluate.to_deployment("csr-evaluate", **options),
+            limit=1,
+        )
+
+
+@contextmanager
+def _server(port: int) -> Iterator[None]:
+    """The server that PREFECT_API_URL names, or one of our own with the flow UI."""
+    if "PREFECT_API_URL" in os.environ:
+        yield
+        return
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1",
+        "--port", str(port),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        wait_until_healthy(f"{url}/api", process, 120.0)
+        os.environ["PREFECT_API_URL"] = f"{url}/api"
+        print(f"Flow UI: {url}", file=sys.stderr)
+        yield
+    finally:
+        stop(process)

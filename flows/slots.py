@@ -1,0 +1,47 @@
+"""How many engines a machine carries at once: slots of a Prefect concurrency limit.
+
+Runs that share a server share the limit, whichever deployment or worker they come from. A slot is a
+lease: it comes back by itself when the process that holds it dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flows.server import is_own_server
+
+ENGINE_LIMIT = "csr-engine"
+
+ENGINE_STAGES = ("measure", "sample", "train", "evaluate", "gate")
+
+_LEASE_SECONDS = 120.0
+
+
+@contextmanager
+def engine_slot(stage: str) -> Iterator[None]:
+    """Wait for a slot and hold it inside, where the stage may start an engine.
+
+    A server that lives for one run alone has nobody to share with.
+    """
+    if stage not in ENGINE_STAGES or is_own_server():
+        yield
+        return
+    from prefect.concurrency.sync import concurrency
+
+    with concurrency(ENGINE_LIMIT, lease_duration=_LEASE_SECONDS, strict=False):
+        yield
+
+
+def ensure_engine_limit(num_slots: int = 1) -> None:
+    """Make the limit where there is none; one that is there keeps its size."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(ENGINE_LIMIT)
+        except ObjectNotFound:
+            limit = GlobalConcurrencyLimitCreate(name=ENGINE_LIMIT, limit=num_slots)
+            client.create_global_concurrency_limit(limit)
