@@ -92,7 +92,7 @@ class ReportData:
 
 def render_report(data: ReportData) -> str:
     """The page's HTML. A missing or broken example image is said so in its place."""
-    return (
+    html: str = (
         _templates()
         .get_template("report.html.j2")
         .render(
@@ -108,6 +108,7 @@ def render_report(data: ReportData) -> str:
             config=_config_text(data.config),
         )
     )
+    return html
 
 
 def iteration_plots(data: ReportData) -> dict[str, str]:

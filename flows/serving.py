@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 from flows.requests import RunRequest
 from flows.server import stop, wait_until_healthy
@@ -25,7 +25,8 @@ def serve(port: int, cron: str | None, request: RunRequest) -> None:
     """
     with _server(port):
         import prefect
-        from prefect.deployments.runner import EntrypointType
+        from prefect.deployments.runner import RunnerDeployment
+        from prefect.types.entrypoint import EntrypointType
 
         from flows.run import csr_evaluate, csr_iteration, csr_run
         from flows.settling import settle_dead_runs
@@ -33,17 +34,14 @@ def serve(port: int, cron: str | None, request: RunRequest) -> None:
 
         ensure_engine_limit()
         settle_dead_runs()
-        options: dict[str, Any] = {"entrypoint_type": EntrypointType.MODULE_PATH, "tags": ["csr"]}
+        served = partial(
+            RunnerDeployment.from_flow, tags=["csr"], entrypoint_type=EntrypointType.MODULE_PATH
+        )
+        parameters = {"request": request.model_dump(mode="json")}
         prefect.serve(
-            csr_run.to_deployment(
-                "csr-run",
-                cron=cron,
-                parameters={"request": request.model_dump(mode="json")},
-                concurrency_limit=1,
-                **options,
-            ),
-            csr_iteration.to_deployment("csr-iteration", **options),
-            csr_evaluate.to_deployment("csr-evaluate", **options),
+            served(csr_run, "csr-run", cron=cron, parameters=parameters, concurrency_limit=1),
+            served(csr_iteration, "csr-iteration"),
+            served(csr_evaluate, "csr-evaluate"),
             limit=1,
         )
 

@@ -134,7 +134,7 @@ def test_bad_input_is_told_and_nothing_is_written(
         (("--set", "name.deep=3"), "no mapping of settings"),
         (("--set", "seed=[1"), "cannot be read as a YAML value"),
         (("--set", "sed=1"), "Did you mean 'seed'?"),
-        (("--set", "num_iterations=0"), "num_iterations: Input should be greater than or equal"),
+        (("--set", "num_iterations=-1"), "num_iterations: Input should be greater than or equal"),
         (("--set", "probe_tolerance=.nan"), "finite number"),
         (("--run-id", "../up"), "cannot name a run"),
         (("--run-id", ""), "cannot name a run"),
