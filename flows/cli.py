@@ -155,8 +155,10 @@ def serve(
         Port of the flow UI on this machine, where PREFECT_API_URL names no other server.
     """
     from flows import environment, serving
+    from flows.home import make_home
     from flows.requests import RunRequest
 
+    make_home(common.home)
     environment.apply(common.home, console_level="INFO")
     request = RunRequest(
         home=_absolute(common),
@@ -172,7 +174,9 @@ def serve(
 def deploy(*, common: Common = Common()) -> int:
     """Tell the Prefect server at PREFECT_API_URL about pool, limits, deployments, automations."""
     from flows import deploying, environment
+    from flows.home import make_home
 
+    make_home(common.home)
     environment.apply(common.home)
     return answer({"done": deploying.deploy()}, lambda shape: "\n".join(shape["done"]), common)
 
@@ -187,7 +191,9 @@ def worker(*, num_flow_runs: int = 1, common: Common = Common()) -> int:
         Flow runs at once; one for each set of GPUs.
     """
     from flows import environment
+    from flows.home import make_home
 
+    make_home(common.home)
     environment.apply(common.home, console_level="INFO")
     from flows.worker import work
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from csr.errors import EnvironmentFault
+from storage.atomic import disk_errors
 from storage.run_store import RunStore
 
 
@@ -24,3 +25,10 @@ def open_store(home: Path) -> RunStore:
             "(or CSR_HOME)."
         )
     return RunStore(path)
+
+
+def make_home(home: Path) -> None:
+    """The folder itself: Prefect makes its own below it, but not this one."""
+    path = open_store(home).home
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
