@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from flows import stages
-from flows.context import IterationContext, Unfinished, open_iteration
+from flows.context import IterationContext, Unfinished, open_attempt, open_iteration
 
 STAGES: dict[str, Callable[..., object]] = {
     "measure": stages.measure,
@@ -24,6 +24,9 @@ STAGES: dict[str, Callable[..., object]] = {
 
 BASE_STAGES = ("evaluate",)
 """Those of iteration 0."""
+
+ENGINELESS_STAGES = ("pair",)
+"""Those that start no engine."""
 
 
 def stages_of(
@@ -51,6 +54,17 @@ def run_stages(names: Sequence[str], num_shards: int, do: Callable[..., object])
 def do_stage(context: IterationContext, stage: str, *shard: int) -> object:
     """Run one stage, in this process."""
     return STAGES[stage](context, *shard)
+
+
+def needs_engine(home: str, attempt_id: str, names: Sequence[str]) -> bool:
+    """Whether a stage among these that uses an engine is not done. Changes nothing."""
+    context = open_attempt(home, attempt_id, only_look=True)
+    names = [name for name in names if name not in ENGINELESS_STAGES]
+    try:
+        run_stages(names, context.num_shards, partial(do_stage, context))
+    except Unfinished:
+        return True
+    return False
 
 
 def is_finished(home: str, run_id: str, num_iterations: int) -> bool:

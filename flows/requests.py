@@ -19,8 +19,11 @@ DATE_MARK = "{date}"
 class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    home: str | None = None
-    """Folder that holds all runs; empty means CSR_HOME where the flow runs."""
+    # Said in so many words: Prefect's form loses a docstring that stands in a base class.
+    home: str | None = Field(
+        default=None,
+        description="Folder that holds all runs; empty means CSR_HOME where the flow runs.",
+    )
 
     @property
     def home_path(self) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -24,17 +25,20 @@ from flows.artifacts import Narrator
 from flows.config import Recipe
 from flows.context import open_attempt
 from flows.evaluating import evaluation_of
-from flows.iteration import do_stage, run_stages
+from flows.iteration import do_stage, needs_engine, run_stages
 from flows.launch import do_iterations, prepared_run, recipe_of
 from flows.progress import log_to_console
 from flows.requests import EvaluateRequest, IterationRequest, RunRequest
-from flows.rerun import opened_iteration
+from flows.rerun import IterationWork, opened_iteration
 from flows.settling import label_this_run
 from flows.slots import engine_slot
 from storage.attempt import parse_iteration_id
 from storage.run_store import RunStore
 
 P = ParamSpec("P")
+
+MAX_STARTS = 5
+"""Of one flow run. A run that crashes each time must not be started for ever by itself."""
 
 
 def _told(body: Callable[P, Any]) -> Callable[P, Any]:
@@ -49,6 +53,17 @@ def _told(body: Callable[P, Any]) -> Callable[P, Any]:
             return Failed(message=str(error), data=error)
 
     return wrapped
+
+
+def _begin() -> None:
+    """What each flow does first. RunFailed where it was started too often."""
+    label_this_run()
+    if flow_run.run_count > MAX_STARTS:
+        raise RunFailed(
+            f"started {flow_run.run_count} times without coming to its end: no more by itself. "
+            "Look at the logs of the earlier starts; then start a new run of the deployment, "
+            "which goes on where this one stopped."
+        )
 
 
 def _run_name() -> str:
@@ -97,7 +112,7 @@ def csr_evaluate(request: EvaluateRequest) -> None:
 
 
 def _do_run(recipe: Recipe, run_id: str, home: Path) -> None:
-    label_this_run()
+    _begin()
     with prepared_run(recipe, run_id, home) as run:
 
         def do(iteration: int) -> None:
@@ -113,7 +128,7 @@ def _do_run(recipe: Recipe, run_id: str, home: Path) -> None:
 @_told
 def csr_iteration(request: IterationRequest) -> str:
     """Do one iteration; what is done already is skipped. Returns the attempt's ID."""
-    label_this_run()
+    _begin()
     with opened_iteration(request) as work:
         attempt = open_attempt(work.home, work.attempt_id).attempt
         narrator = Narrator(RunStore(Path(work.home)), attempt, work.num_shards)
@@ -126,8 +141,15 @@ def csr_iteration(request: IterationRequest) -> str:
                 outcome.result()  # raises what the stage was refused for
             narrator.tell(stage, *shard)
 
-        run_stages(work.stages, work.num_shards, as_task)
+        with _slot_for(work):
+            run_stages(work.stages, work.num_shards, as_task)
     return work.attempt_id
+
+
+def _slot_for(work: IterationWork) -> AbstractContextManager[None]:
+    """Held over all of an iteration: its stages share warm engines."""
+    needed = needs_engine(work.home, work.attempt_id, work.stages)
+    return engine_slot() if needed else nullcontext()
 
 
 @task(cache_policy=NO_CACHE)
@@ -135,5 +157,4 @@ def csr_iteration(request: IterationRequest) -> str:
 def stage_task(home: str, attempt_id: str, stage: str, shard: int | None = None) -> None:
     """Run one stage; see `flows.stages` for what each does."""
     number = () if shard is None else (shard,)
-    with engine_slot(stage):
-        do_stage(open_attempt(home, attempt_id), stage, *number)
+    do_stage(open_attempt(home, attempt_id), stage, *number)
