@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,8 +24,10 @@ from prefect.artifacts import (
 )
 from prefect.events import emit_event
 
+from csr.gates import Verdict
 from csr.types import PreferencePair
 from flows import listing
+from flows.gating import held_reason, verdicts_of
 from flows.report import iteration_plots
 from flows.reporting import report_data
 from flows.thumbnails import thumbnail_uri
@@ -55,11 +58,20 @@ class Narrator:
                 self._show_progress(*shard)
             elif stage == "pair":
                 publish_pairs(self._attempt)
-            elif stage == "evaluate":
+            elif stage == "gate":
                 publish_figures(self._store, run_id)
+                self._tell_verdicts(verdicts_of(self._attempt))
             _emit("csr.stage.finished", run_id, {"attempt": str(self._attempt.id), "stage": stage})
         except Exception:  # the run's own files are the truth, and must not wait for a picture
             logger.warning("%s: nothing shown of %s", self._attempt.id, stage, exc_info=True)
+
+    def _tell_verdicts(self, verdicts: Sequence[Verdict]) -> None:
+        if not verdicts:
+            return
+        publish_verdicts(self._attempt, verdicts)
+        if any(verdict.tripped for verdict in verdicts):
+            payload = {"attempt": str(self._attempt.id), "reason": held_reason(self._attempt)}
+            _emit("csr.gate.tripped", self._attempt.id.run_id, payload)
 
     def _show_progress(self, shard: int) -> None:
         percent = 100.0 * (shard + 1) / self._num_shards
@@ -105,6 +117,18 @@ def publish_figures(store: RunStore, run_id: str) -> None:
     publish_report(store.run_path(run_id) / "report.html", run_id)
 
 
+def publish_verdicts(attempt: AttemptDir, verdicts: Sequence[Verdict]) -> None:
+    """Each gate's value beside its limit, those that tripped first."""
+    tripped = sum(verdict.tripped for verdict in verdicts)
+    said = f"held: {tripped} gates tripped" if tripped else "no gate tripped"
+    ordered = sorted(verdicts, key=lambda verdict: not verdict.tripped)
+    create_table_artifact(
+        [_verdict_row(verdict) for verdict in ordered],
+        key=_key("gates", attempt.id.run_id, attempt.id.iteration),
+        description=f"{attempt.id}: {said}",
+    )
+
+
 def publish_report(path: Path, run_id: str) -> None:
     """Where the report lies; a browser opens it on the machine that holds the run."""
     create_link_artifact(
@@ -124,6 +148,21 @@ def _figure_row(line: dict[str, Any]) -> dict[str, Any]:
     metrics = line["metrics"]
     shown = {name: round(metrics[name], 4) for name in listing.HEADLINE_METRICS if name in metrics}
     return {"iteration": line["iteration_id"], "status": line["status"], **shown}
+
+
+def _verdict_row(verdict: Verdict) -> dict[str, Any]:
+    """A figure that is no number has no place in JSON, and so is written out."""
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value:.4g}"
+
+    return {
+        "gate": verdict.gate,
+        "verdict": "TRIPPED" if verdict.tripped else "fine" if verdict.value is not None else "",
+        "value": shown(verdict.value),
+        "limit": shown(verdict.limit),
+        "message": verdict.message,
+    }
 
 
 def _pair_section(pair: PreferencePair) -> str:

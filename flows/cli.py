@@ -31,7 +31,7 @@ app = App(
 
 app.command(cli_look.app, name="*")
 
-StageName = Literal["measure", "sample", "pair", "train", "evaluate"]
+StageName = Literal["measure", "sample", "pair", "train", "evaluate", "gate"]
 
 DEMO_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "tiny.yaml"
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from csr.config import ComponentConfig, Location, locations
 from csr.errors import ConfigError
+from csr.gates import Config as GatesConfig
 from csr.world.settings import Config as WorldConfig
 from flows.components import Component
 from flows.recipe_file import apply_override, read_document
@@ -102,6 +103,8 @@ class Recipe(ComponentConfig):
     """Starts from the reward of the source's preset, where it names one."""
     trainer: TrainerChoice
     evaluation: tuple[BenchmarkChoice, ...] = ()
+    gates: GatesConfig | None = GatesConfig()
+    """What stops the loop before it does harm; null judges nothing."""
     probe_tolerance: float = Field(default=1e-3, gt=0)
     """Largest difference in nats per token allowed between the sampler's and the trainer's
     log-probabilities of a freshly loaded policy (fp32; use about 0.1 in bf16)."""

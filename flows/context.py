@@ -45,6 +45,7 @@ class IterationContext:
     """All that the stages of one iteration start from."""
 
     recipe: Recipe
+    store: RunStore
     attempt: AttemptDir
     policy: PolicyRef
     """The policy that samples; the reference in training."""
@@ -91,6 +92,7 @@ def open_attempt(home: str, attempt_id: str, *, only_look: bool = False) -> Iter
     recipe = validate(Recipe, manifest.config, asked.run_id)
     return IterationContext(
         recipe=recipe,
+        store=store,
         attempt=attempt,
         policy=PolicyRef(**manifest.policy_in),
         prompts=_prompts(store, recipe, asked.run_id, asked.iteration),

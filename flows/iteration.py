@@ -2,7 +2,7 @@
 
 Each stage reads from the store and writes to it, and the manifest there alone says what is
 done; so an interrupted iteration goes on where it stopped. Iteration 0 only evaluates the
-base model.
+base model, and no gate can trip there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import partial
 
 from flows import stages
 from flows.context import IterationContext, Unfinished, open_attempt, open_iteration
+from flows.gating import gate
 
 STAGES: dict[str, Callable[..., object]] = {
     "measure": stages.measure,
@@ -19,10 +20,11 @@ STAGES: dict[str, Callable[..., object]] = {
     "pair": stages.pair,
     "train": stages.train,
     "evaluate": stages.evaluate,
+    "gate": gate,
 }
 """In the order in which they run."""
 
-BASE_STAGES = ("evaluate",)
+BASE_STAGES = ("evaluate", "gate")
 """Those of iteration 0."""
 
 ENGINELESS_STAGES = ("pair",)

@@ -14,12 +14,14 @@ from flows.checks import CheckedInputs, check_inputs, check_without_world
 from flows.config import Recipe, load_recipe, run_id_of
 from flows.context import code_version, refuse_other_release
 from flows.engines import close_engines
+from flows.gating import held_reason
 from flows.home import open_store
 from flows.iteration import is_finished
 from flows.reporting import write_report
 from flows.requests import RunRequest
 from flows.versions import package_versions
 from flows.worlds import build_missing_world, locate_world
+from storage.lineage import is_held
 from storage.rows import prompts_to_table, quarantine_to_table
 from storage.run_store import RunStore
 from storage.tables import write_table
@@ -91,7 +93,25 @@ def do_iterations(run: PreparedRun, do: Callable[[int], object]) -> None:
         for iteration in range(run.recipe.num_iterations + 1):
             do(iteration)
             write_report(run.store.home, run.run_id)
+            _stop_if_held(run, iteration)
     write_report(run.store.home, run.run_id)
+
+
+class Held(RunFailed):
+    """A gate holds an iteration, and the recipe says to stop then."""
+
+
+def _stop_if_held(run: PreparedRun, iteration: int) -> None:
+    attempt = run.store.attempt(run.run_id, iteration)
+    gates = run.recipe.gates
+    if gates is None or gates.on_trip == "continue":
+        return
+    if is_held(run.store, attempt.manifest.read()):
+        raise Held(
+            f"run {run.run_id}: {attempt.id} is held, and the policy before it stays current. "
+            f"{held_reason(attempt)} To go on all the same: csr promote {attempt.id}, then this "
+            "command again."
+        )
 
 
 def _is_prepared(store: RunStore, run_id: str) -> bool:
@@ -130,6 +150,9 @@ def _prepare(store: RunStore, run_id: str, checked: CheckedInputs) -> None:
 def _status_at_end(store: RunStore, run_id: str) -> Iterator[None]:
     try:
         yield
+    except Held:
+        store.set_status(run_id, "held")
+        raise
     except CSRError as error:
         store.set_status(run_id, "failed")
         raise RunFailed(f"run {run_id}: {error}") from error

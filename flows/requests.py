@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-StageName = Literal["measure", "sample", "pair", "train", "evaluate"]
+StageName = Literal["measure", "sample", "pair", "train", "evaluate", "gate"]
 
 Settings = tuple[str, ...]
 

@@ -38,6 +38,7 @@ SETTINGS_READ = {
     "pair": ("source", "reward"),
     "train": ("seed", "trainer", "sampler", "probe_tolerance"),
     "evaluate": ("sampler", "evaluation", "shard_size"),
+    "gate": ("sampler", "evaluation", "gates"),
 }
 """Stage -> the settings that decide what it makes."""
 
@@ -127,6 +128,8 @@ def _rerun_attempt(store: RunStore, asked: IterationId, request: IterationReques
     _take_over(origin, attempt, records)
     if asked.iteration == 0 or "train" in taken:
         attempt.manifest.update(policy_out=_moved(manifest.policy_out, origin, attempt))
+    if "evaluate" in taken:
+        attempt.manifest.update(metrics=manifest.metrics)
     return attempt
 
 

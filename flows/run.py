@@ -26,7 +26,7 @@ from flows.config import Recipe
 from flows.context import open_attempt
 from flows.evaluating import evaluation_of
 from flows.iteration import do_stage, needs_engine, run_stages
-from flows.launch import do_iterations, prepared_run, recipe_of
+from flows.launch import Held, do_iterations, prepared_run, recipe_of
 from flows.progress import log_to_console
 from flows.requests import EvaluateRequest, IterationRequest, RunRequest
 from flows.rerun import IterationWork, opened_iteration
@@ -50,7 +50,8 @@ def _told(body: Callable[P, Any]) -> Callable[P, Any]:
         try:
             return body(*args, **kwargs)
         except (CSRError, RunFailed) as error:
-            return Failed(message=str(error), data=error)
+            name = "Held" if isinstance(error, Held) else "Failed"
+            return Failed(name=name, message=str(error), data=error)
 
     return wrapped
 

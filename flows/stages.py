@@ -137,7 +137,7 @@ def pair(context: IterationContext) -> StageRecord:
         return StageOutcome(
             files=(responses, pairs),
             skipped=dict(result.skipped),
-            metrics=pair_figures(result.pairs, len(context.prompts)),
+            metrics=pair_figures(result, len(context.prompts)),
         )
 
     inputs = {
@@ -188,7 +188,7 @@ def train(context: IterationContext) -> StageRecord:
 
 
 def evaluate(context: IterationContext) -> StageRecord:
-    """Ask the newest policy every benchmark's questions, greedily. Ends the iteration."""
+    """Ask the newest policy every benchmark's questions, greedily."""
     attempt, recipe = context.attempt, context.recipe
     policy_out = attempt.manifest.read().policy_out
     assert policy_out is not None, "train comes first"
@@ -213,8 +213,8 @@ def evaluate(context: IterationContext) -> StageRecord:
         "prompts": [prompt_inputs(benchmark.prompts()) for benchmark in benchmarks],
     }
     record = run_stage(context, "evaluate", inputs, work)
-    if not context.only_look and attempt.manifest.read().status != "done":
-        attempt.manifest.update(metrics=record.metrics, status="done")
+    if not context.only_look and attempt.manifest.read().metrics != record.metrics:
+        attempt.manifest.update(metrics=record.metrics)
     return record
 
 

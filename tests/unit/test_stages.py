@@ -98,8 +98,15 @@ def test_a_run_does_every_stage_of_every_iteration(csr: Csr, recipe: Path, store
     assert csr(*command(recipe, store)).status == 0
     stages = [(s.stage, s.shard) for s in manifest(store, 2).stages]
     shards = [("sample", 0), ("sample", 1), ("sample", 2)]
-    assert stages == [("measure", 0), *shards, ("pair", 0), ("train", 0), ("evaluate", 0)]
-    assert [s.stage for s in manifest(store, 0).stages] == ["evaluate"]
+    assert stages == [
+        ("measure", 0),
+        *shards,
+        ("pair", 0),
+        ("train", 0),
+        ("evaluate", 0),
+        ("gate", 0),
+    ]
+    assert [s.stage for s in manifest(store, 0).stages] == ["evaluate", "gate"]
     assert manifest(store, 2).policy_in == manifest(store, 1).policy_out
     assert manifest(store, 1).policy_in == manifest(store, 0).policy_out
     weights = [manifest(store, n).policy_out["sha256"] for n in range(3)]
@@ -142,13 +149,18 @@ def test_a_finished_run_builds_nothing(
 SAMPLING = (ScriptedSampler, "sample_steps", 16)  # in shard 1 of 3
 TRAINING = (ScriptedTrainer, "train", 1)
 PROBING = (ScriptedTrainer, "score", 2)
+BASE = {(0, "evaluate", 0), (0, "gate", 0)}
 SAMPLED = {(1, "sample", shard) for shard in range(3)}
 
 
 @pytest.mark.parametrize(
     ("place", "error", "kept"),
     [
-        (SAMPLING, KeyboardInterrupt(), {(0, "evaluate", 0), (1, "measure", 0), (1, "sample", 0)}),
+        (
+            SAMPLING,
+            KeyboardInterrupt(),
+            {*BASE, (1, "measure", 0), (1, "sample", 0)},
+        ),
         (TRAINING, KeyboardInterrupt(), {*SAMPLED, (1, "pair", 0)}),
         (TRAINING, NumericalError("loss is nan"), {*SAMPLED, (1, "pair", 0)}),
         (PROBING, KeyboardInterrupt(), {*SAMPLED, (1, "train", 0), (2, "pair", 0)}),
@@ -307,7 +319,7 @@ def test_only_what_depends_on_a_changed_file_is_done_again(
     write_prompts(recipe.parent / "heldout.jsonl", range(100, 102))
     assert csr(*command(recipe, store)).status == 0
     again = {key for key, time in times(store).items() if before[key] != time}
-    assert again == {(0, "evaluate", 0), (1, "evaluate", 0), (2, "evaluate", 0)}
+    assert again == {(n, stage, 0) for n in range(3) for stage in ("evaluate", "gate")}
     assert manifest(store, 2).metrics["num_captions"] == 2
 
 
@@ -319,7 +331,7 @@ def test_another_held_out_image_under_the_same_name_is_evaluated(
     write_image(recipe.parent / "images/100.png", 500)
     assert csr(*command(recipe, store)).status == 0
     again = {key for key, time in times(store).items() if before[key] != time}
-    assert again == {(0, "evaluate", 0), (1, "evaluate", 0), (2, "evaluate", 0)}
+    assert again == {(n, stage, 0) for n in range(3) for stage in ("evaluate", "gate")}
 
 
 def test_a_damaged_table_is_made_again_and_nothing_after_it_as_it_is_the_same(
