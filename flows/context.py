@@ -24,7 +24,7 @@ from flows.config import Recipe
 from flows.engines import Engines, warm_engines
 from flows.validation import validate
 from flows.versions import package_versions
-from storage.attempt import AttemptDir
+from storage.attempt import AttemptDir, parse_iteration_id
 from storage.manifest import StageRecord, Status, fingerprint, utc_now
 from storage.rows import prompts_from_table
 from storage.run_store import RunStore
@@ -107,6 +107,23 @@ def open_iteration(
     )
 
 
+def open_attempt(home: str, attempt_id: str) -> IterationContext:
+    """An attempt that exists, named as in `tiny-4f2a/02.1`."""
+    name = parse_iteration_id(attempt_id)
+    store = RunStore(Path(home))
+    attempt = store.attempt(name.run_id, name.iteration, name.attempt)
+    manifest = attempt.manifest.read()
+    assert manifest.policy_in is not None, attempt_id
+    recipe = validate(Recipe, manifest.config, name.run_id)
+    return IterationContext(
+        recipe=recipe,
+        attempt=attempt,
+        policy=PolicyRef(**manifest.policy_in),
+        prompts=_prompts(store, recipe, name.run_id, name.iteration),
+        engines=warm_engines(recipe),
+    )
+
+
 def run_stage(
     context: IterationContext,
     stage: str,
@@ -124,7 +141,8 @@ def run_stage(
     label = f"{context.attempt.id} {stage}" + ("" if shard is None else f" shard {shard}")
     mark = fingerprint(inputs=inputs, code=code_version())
     if manifest.is_done(stage, number, mark):
-        logger.info("%s: already done", label)
+        if not context.only_look:
+            logger.info("%s: already done", label)
         done = manifest.read().stage(stage, number)
         assert done is not None
         return done

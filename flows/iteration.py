@@ -8,6 +8,7 @@ base model.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from flows import stages
@@ -20,6 +21,8 @@ STAGES: dict[str, Callable[..., object]] = {
     "train": stages.train,
     "evaluate": stages.evaluate,
 }
+BATCHED = ("measure", "sample", "evaluate")
+"""Stages that can take their prompts in smaller batches."""
 
 
 def run_iteration(iteration: int, num_shards: int, do: Callable[..., None]) -> None:
@@ -37,9 +40,19 @@ def run_iteration(iteration: int, num_shards: int, do: Callable[..., None]) -> N
     do("evaluate")
 
 
-def do_stage(context: IterationContext, stage: str, *shard: int) -> None:
-    """Run one stage, in this process."""
-    STAGES[stage](context, *shard)
+def do_stage(context: IterationContext, stage: str, *shard: int, num_waves: int = 1) -> None:
+    """Run one stage, in this process; one that works in batches, in `num_waves` of them."""
+    waves = {"num_waves": num_waves} if stage in BATCHED else {}
+    STAGES[stage](context, *shard, **waves)
+
+
+def is_done(context: IterationContext, stage: str, *shard: int) -> bool:
+    """Whether the manifest says that a stage is done. Starts no engine, changes nothing."""
+    try:
+        do_stage(replace(context, only_look=True), stage, *shard)
+    except Unfinished:
+        return False
+    return True
 
 
 def is_finished(home: str, run_id: str, num_iterations: int) -> bool:
