@@ -7,6 +7,7 @@ imported. A value that the user has set stays.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,11 +75,22 @@ OFFLINE = (
     Setting("HF_DATASETS_OFFLINE", "1", "the same, for data sets"),
 )
 
+STAGE_PROCESS = (
+    Setting("VLLM_CONFIGURE_LOGGING", "0", "its lines go to the stage's log file and to the run's"),
+)
+
 
 def apply(home: Path, *, offline: bool = False) -> None:
     """Set what is unset; `OFFLINE` only when asked. Child processes inherit it."""
     for name, value in settings(home, offline=offline).items():
         os.environ.setdefault(name, value)
+
+
+def for_stage_process() -> dict[str, str]:
+    """This process's environment with what a stage process needs besides, its imports included."""
+    missing = {s.name: s.value for s in STAGE_PROCESS if s.name not in os.environ}
+    imports = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    return {**os.environ, **missing, "PYTHONPATH": imports}
 
 
 def settings(home: Path, *, offline: bool = False) -> dict[str, str]:

@@ -18,7 +18,9 @@ from safetensors.numpy import save_file
 
 from flows import cli
 from flows.context import open_iteration
-from flows.iteration import do_stage, run_iteration
+from flows.iteration import run_iteration
+from flows.retry import with_retry
+from flows.work import do_work, engines_closed_at_end
 
 NUM_TRAIN = 12
 NUM_HELD_OUT = 3
@@ -126,13 +128,14 @@ class Csr:
 
 def run_plainly(home: str, run_id: str, num_iterations: int) -> None:
     """What the flow does, without Prefect."""
-    for number in range(num_iterations + 1):
-        context = open_iteration(home, run_id, number)
+    with engines_closed_at_end():
+        for number in range(num_iterations + 1):
+            context = open_iteration(home, run_id, number)
 
-        def do(stage: str, *shard: int, number: int = number) -> None:
-            do_stage(open_iteration(home, run_id, number), stage, *shard)
+            def do(stage: str, *shard: int, attempt: str = str(context.attempt.id)) -> None:
+                with_retry(lambda waves: do_work(home, attempt, stage, *shard, num_waves=waves))
 
-        run_iteration(number, context.num_shards, do)
+            run_iteration(number, context.num_shards, do)
 
 
 def files_below(folder: Path) -> list[Path]:
