@@ -51,7 +51,11 @@ PREFECT = (
         "CRITICAL",
         "the terminal shows the run's own lines, and a failure once; the flow UI has every line",
     ),
-    Setting("PREFECT_LOGGING_EXTRA_LOGGERS", "csr", "so that the flow UI has our lines too"),
+    Setting(
+        "PREFECT_LOGGING_EXTRA_LOGGERS",
+        "csr,vllm,trl,transformers",
+        "so that the flow UI has our lines too, and what the engines warn of",
+    ),
     Setting(
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW",
         "ignore",

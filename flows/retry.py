@@ -27,7 +27,7 @@ def try_again(error: BaseException) -> bool:
     """`is_transient`, told in the run's log."""
     if not is_transient(error):
         return False
-    logger.warning("%s Trying once more, in smaller batches.", error or type(error).__name__)
+    logger.warning("Trying once more, in smaller batches. %s: %s", type(error).__name__, error)
     return True
 
 

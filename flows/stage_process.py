@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from csr.errors import RunFailed
+from csr.errors import EngineLost, RunFailed
 from csr.protocols import Progress
 from flows import environment
 from flows.progress import stage_progress
-from flows.stage_wire import Wire, engine_lost, revive_error
+from flows.stage_wire import Wire, revive_error
 from flows.supervise import GRACE_SECONDS, guarded
 from storage.attempt import AttemptDir
 
@@ -34,6 +34,11 @@ ENGINES = {"measure": "sampler", "sample": "sampler", "train": "trainer", "evalu
 
 _MARGIN_SECONDS = 5.0
 """For the guard itself to end."""
+_MEMORY_ADVICE = (
+    "Most often memory is short: lower shard_size and the components' batch settings (such as "
+    "max_num_seqs, batch_size, image_batch_size)."
+)
+_TIME_ADVICE = "Raise stage_timeout_seconds where the work needs longer, or lower shard_size."
 _TAIL_BYTES = 4000
 _TAIL_LINES = 12
 
@@ -99,11 +104,14 @@ class StageProcess:
             error = child.ask(job, deadline)
         except TimeoutError:
             self._end_child()
-            raise engine_lost(f"{what} took too long and was ended.", log, _tail(log)) from None
+            raise EngineLost(f"{what} took too long and was ended. {_TIME_ADVICE}") from None
         except EOFError:
             self._check_open()
             how = child.end()
-            raise engine_lost(f"{what}: its process {how}.", log, _tail(log)) from None
+            raise EngineLost(
+                f"{what}: its process {how}. {_MEMORY_ADVICE} The end of its output, from {log}:\n"
+                f"{_tail(log)}"
+            ) from None
         if error is not None:
             raise revive_error(error, log)
 
@@ -163,7 +171,8 @@ class _Child:
                     answer: dict[str, str] | None = message["answer"]
                     return answer
                 if "log" in message:
-                    _log(*message["log"])
+                    name, level, text = message["log"]
+                    logging.getLogger(name).log(level, "%s", text)
                 else:
                     view.show(*message["progress"])
         raise EOFError
@@ -206,12 +215,6 @@ class _ProgressView:
             self._label = label
             self._progress = self._shown.enter_context(stage_progress(label))
         self._progress(done, total)
-
-
-def _log(name: str, level: int, text: str) -> None:
-    """Log a line of the child. Other packages' lines go through our logger: the flow UI has it."""
-    own = name == "csr" or name.startswith("csr.")
-    logging.getLogger(name if own else f"csr.{name}").log(level, "%s", text)
 
 
 def _label(job: dict[str, Any]) -> str:

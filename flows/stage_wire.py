@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import csr.errors
-from csr.errors import CSRError, EngineLost, RunFailed
+from csr.errors import CSRError, RunFailed
 from flows.retry import is_transient
 
 _RECEIVED_BYTES = 1 << 16
@@ -75,12 +75,3 @@ def revive_error(described: dict[str, str], log: str) -> Exception:
         found: Exception = own(message)
         return found
     return RunFailed(f"{kind}: {message} The whole traceback is in {log}.")
-
-
-def engine_lost(what: str, log: str, tail: str) -> EngineLost:
-    """A stage process that ended, or had to be ended, before its answer."""
-    return EngineLost(
-        f"{what} Most often memory is short: lower the recipe's shard_size and the components' "
-        "batch settings (such as max_num_seqs, batch_size, image_batch_size). The end of its "
-        f"output, from {log}:\n{tail}"
-    )
