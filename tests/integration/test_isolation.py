@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,22 @@ def test_child_processes_make_the_same_tables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     home = tmp_path / "home"
+    shown: dict[str, tuple[int, int]] = {}
+    monkeypatch.setattr(
+        stage_process,
+        "stage_progress",
+        lambda label: nullcontext(lambda *counts: shown.update({label: counts})),
+    )
     answer = csr(*command(recipe, home))
     assert answer.status == 0, answer.err
     assert contents(home) == expected
+    assert shown == {
+        f"{RUN}/00.1 evaluate captions": (3, 3),
+        f"{RUN}/01.1 measure": (16, 16),
+        **{f"{RUN}/01.1 sample {shard}/3": (2, 2) for shard in (1, 2, 3)},
+        f"{RUN}/01.1 train": (6, 6),
+        f"{RUN}/01.1 evaluate captions": (3, 3),
+    }
     logs = RunStore(home).attempt(RUN, 1).path / "logs"
     assert sorted(file.stem for file in logs.iterdir()) == [
         "evaluate",

@@ -137,3 +137,14 @@ def test_a_name_that_is_no_path_stays_a_name() -> None:
     )
     assert component_inputs(choice)["model"] == "ViT-L-14-336"
     assert component_inputs(None) is None
+
+
+def test_a_time_limit_needs_a_process_to_end(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"stage_timeout_seconds is 5\.0, .* isolation to process"
+    ):
+        load_recipe(recipe, ("stage_timeout_seconds=5",))
+    limited = load_recipe(recipe, ("stage_timeout_seconds=5", "isolation=process"))
+    assert limited.stage_timeout_seconds == 5
+    assert load_recipe(recipe).isolation == "inline"
