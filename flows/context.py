@@ -145,7 +145,8 @@ def run_stage(
     label = f"{context.attempt.id} {stage}" + ("" if shard is None else f" shard {shard}")
     mark = fingerprint(inputs=inputs, code=code_version())
     if manifest.is_done(stage, number, mark):
-        logger.info("%s: already done", label)
+        if not context.only_look:
+            logger.info("%s: already done", label)
         done = manifest.read().stage(stage, number)
         assert done is not None
         return done

@@ -7,6 +7,7 @@ imported. A value that the user has set stays.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,11 @@ PREFECT = (
         "CRITICAL",
         "the terminal shows the run's own lines, and a failure once; the flow UI has every line",
     ),
-    Setting("PREFECT_LOGGING_EXTRA_LOGGERS", "csr", "so that the flow UI has our lines too"),
+    Setting(
+        "PREFECT_LOGGING_EXTRA_LOGGERS",
+        "csr,vllm,trl,transformers",
+        "so that the flow UI has our lines too, and what the engines warn of",
+    ),
     Setting(
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW",
         "ignore",
@@ -79,6 +84,10 @@ OFFLINE = (
     Setting("HF_DATASETS_OFFLINE", "1", "the same, for data sets"),
 )
 
+STAGE_PROCESS = (
+    Setting("VLLM_CONFIGURE_LOGGING", "0", "its lines go to the stage's log file and to the run's"),
+)
+
 
 def apply(home: Path, *, offline: bool = False, console_level: str | None = None) -> None:
     """Set what is unset; `OFFLINE` only when asked. Child processes inherit it.
@@ -89,6 +98,13 @@ def apply(home: Path, *, offline: bool = False, console_level: str | None = None
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", console_level)
     for name, value in settings(home, offline=offline).items():
         os.environ.setdefault(name, value)
+
+
+def for_stage_process() -> dict[str, str]:
+    """This process's environment with what a stage process needs besides, its imports included."""
+    missing = {s.name: s.value for s in STAGE_PROCESS if s.name not in os.environ}
+    imports = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    return {**os.environ, **missing, "PYTHONPATH": imports}
 
 
 def settings(home: Path, *, offline: bool = False) -> dict[str, str]:

@@ -8,6 +8,7 @@ base model, and no gate can trip there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from flows import stages
@@ -29,6 +30,10 @@ BASE_STAGES = ("evaluate", "gate")
 
 ENGINELESS_STAGES = ("pair",)
 """Those that start no engine."""
+
+
+BATCHED = ("measure", "sample", "evaluate")
+"""Stages that can take their prompts in smaller batches."""
 
 
 def stages_of(
@@ -53,9 +58,19 @@ def run_stages(names: Sequence[str], num_shards: int, do: Callable[..., object])
             do(name, *(() if shard is None else (shard,)))
 
 
-def do_stage(context: IterationContext, stage: str, *shard: int) -> object:
-    """Run one stage, in this process."""
-    return STAGES[stage](context, *shard)
+def do_stage(context: IterationContext, stage: str, *shard: int, num_waves: int = 1) -> None:
+    """Run one stage, in this process; one that works in batches, in `num_waves` of them."""
+    waves = {"num_waves": num_waves} if stage in BATCHED else {}
+    STAGES[stage](context, *shard, **waves)
+
+
+def is_done(context: IterationContext, stage: str, *shard: int) -> bool:
+    """Whether the manifest says that a stage is done. Starts no engine, changes nothing."""
+    try:
+        do_stage(replace(context, only_look=True), stage, *shard)
+    except Unfinished:
+        return False
+    return True
 
 
 def needs_engine(home: str, attempt_id: str, names: Sequence[str]) -> bool:

@@ -13,13 +13,13 @@ from csr.errors import CSRError, RunFailed
 from flows.checks import CheckedInputs, check_inputs, check_without_world
 from flows.config import Recipe, load_recipe, run_id_of
 from flows.context import code_version, refuse_other_release
-from flows.engines import close_engines
 from flows.gating import held_reason
 from flows.home import open_store
 from flows.iteration import is_finished
 from flows.reporting import write_report
 from flows.requests import RunRequest
 from flows.versions import package_versions
+from flows.work import engines_closed_at_end
 from flows.worlds import build_missing_world, locate_world
 from storage.lineage import is_held
 from storage.rows import prompts_to_table, quarantine_to_table
@@ -89,7 +89,7 @@ def do_iterations(run: PreparedRun, do: Callable[[int], object]) -> None:
     RunFailed where an iteration cannot be finished. Engines are closed at the end.
     """
     run.store.set_status(run.run_id, "running")
-    with _status_at_end(run.store, run.run_id):
+    with engines_closed_at_end(), _status_at_end(run.store, run.run_id):
         for iteration in range(run.recipe.num_iterations + 1):
             do(iteration)
             write_report(run.store.home, run.run_id)
@@ -164,5 +164,3 @@ def _status_at_end(store: RunStore, run_id: str) -> Iterator[None]:
         raise
     else:
         store.set_status(run_id, "done")
-    finally:
-        close_engines()

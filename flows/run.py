@@ -2,8 +2,8 @@
 
 The same flows serve the command line, schedules and the forms of the flow UI. Tasks take and
 return names and small numbers; tables and weights stay in the store. They run one after
-another, since they share one engine. Prefect's own result cache stays off: the store's
-manifests say what is done.
+another, since they share one warm engine, in this process or in a child of it. Prefect's own
+result cache stays off: the store's manifests say what is done.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from typing import Any, ParamSpec
 
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run, task_run
 from prefect.states import Failed
 
 from csr.errors import CSRError, RunFailed
+from flows import retry
 from flows.artifacts import Narrator
 from flows.config import Recipe
 from flows.context import open_attempt
 from flows.evaluating import evaluation_of
-from flows.iteration import do_stage, needs_engine, run_stages
+from flows.iteration import needs_engine, run_stages
 from flows.launch import Held, do_iterations, prepared_run, recipe_of
 from flows.progress import log_to_console
 from flows.requests import EvaluateRequest, IterationRequest, RunRequest
 from flows.rerun import IterationWork, opened_iteration
 from flows.settling import label_this_run
 from flows.slots import engine_slot
+from flows.work import do_work
 from storage.attempt import parse_iteration_id
 from storage.run_store import RunStore
 
@@ -153,9 +155,16 @@ def _slot_for(work: IterationWork) -> AbstractContextManager[None]:
     return engine_slot() if needed else nullcontext()
 
 
-@task(cache_policy=NO_CACHE)
+def _is_worth_a_retry(_task: Any, _run: Any, state: State[Any]) -> bool:
+    try:
+        state.result()
+    except BaseException as error:
+        return retry.try_again(error)
+    return False
+
+
+@task(cache_policy=NO_CACHE, retries=retry.MAX_TRIES - 1, retry_condition_fn=_is_worth_a_retry)
 @_told
 def stage_task(home: str, attempt_id: str, stage: str, shard: int | None = None) -> None:
-    """Run one stage; see `flows.stages` for what each does."""
-    number = () if shard is None else (shard,)
-    do_stage(open_attempt(home, attempt_id), stage, *number)
+    """Run one stage; see `flows.stages` for what each does. A second try has smaller batches."""
+    do_work(home, attempt_id, stage, shard, num_waves=retry.num_waves(task_run.run_count))

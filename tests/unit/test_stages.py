@@ -1,5 +1,6 @@
 """Whole scripted runs through store and command: what is kept, repeated, refused."""
 
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -15,6 +16,8 @@ from csr.errors import NumericalError
 from csr.samplers.scripted import ScriptedSampler
 from csr.trainers.scripted import ScriptedTrainer
 from csr.types import PolicyRef
+from flows.context import open_attempt
+from flows.iteration import do_stage
 from rewards.similarity.scripted import ScriptedSimilarity
 from storage.manifest import IterationManifest
 from storage.rows import pairs_from_table
@@ -130,6 +133,45 @@ def test_the_same_recipe_makes_the_same_in_any_shards(
     seeded = RunStore(tmp_path / "seeded")
     assert csr(*command(recipe, seeded, "--set", "seed=1")).status == 0
     assert contents(seeded)["1 nodes"] != contents(store)["1 nodes"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "shard", "sizes"),
+    [
+        ("measure", (), {8}),  # of 16 captions
+        ("sample", (1,), {1}),  # of 2 prompts
+        ("evaluate", (), {1}),  # of batches of 2 questions
+    ],
+)
+def test_two_waves_ask_half_at_once_and_make_the_same(
+    csr: Csr,
+    recipe: Path,
+    store: RunStore,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    shard: tuple[int, ...],
+    sizes: set[int],
+) -> None:
+    csr(*command(recipe, store, "--set", "num_iterations=1"))
+    once = contents(store)
+    context = open_attempt(str(store.home), f"{RUN}/01.1")
+    record = manifest(store, 1).stage(stage, *shard)
+    assert record is not None
+    context.attempt.manifest.record(record.model_copy(update={"status": "failed", "files": ()}))
+    asked = set()
+    for name in ("sample_steps", "generate"):
+
+        def noted(self: Any, requests: Any, settings: Any, call: Any = None) -> Any:
+            if not requests[0].prefix:
+                many = requests if stage == "measure" else {r.prompt.prompt_id for r in requests}
+                asked.add(len(many))
+            return call(self, requests, settings)
+
+        call = getattr(ScriptedSampler, name)
+        monkeypatch.setattr(ScriptedSampler, name, functools.partialmethod(noted, call=call))
+    do_stage(context, stage, *shard, num_waves=2)
+    assert asked == sizes
+    assert contents(store) == once
 
 
 def test_a_finished_run_builds_nothing(
