@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from csr.errors import CSRError, EngineLost
+from csr.errors import EngineLost
 
 logger = logging.getLogger("csr")
 
@@ -15,11 +15,9 @@ MAX_TRIES = 2
 def is_transient(error: BaseException) -> bool:
     """Whether the same work may succeed when it is done again.
 
-    So may a lost engine's, or a lost connection's. A user's mistake, numbers that overflow and
-    an assertion come again.
+    So may that of a lost engine or a lost connection. A user's mistake, numbers that overflow
+    and a failed assertion come again.
     """
-    if isinstance(error, CSRError | AssertionError):
-        return False
     return isinstance(error, EngineLost | ConnectionError | TimeoutError) or _lost_server(error)
 
 

@@ -6,12 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from csr.errors import EngineLost
+from csr.errors import EngineLost, RunFailed
 from flows.context import IterationContext, open_attempt
 from flows.engines import close_engines
 from flows.iteration import do_stage, is_done
 from flows.stage_process import ENGINES, close_stage_processes, stage_process
 from storage.manifest import StageRecord, utc_now
+
+_num_open = 0
+"""Blocks of `engines_closed_at_end` that are under way."""
 
 
 def do_work(
@@ -19,7 +22,8 @@ def do_work(
 ) -> None:
     """Run one stage of an attempt, unless it is done; see `flows.stages` for what each does.
 
-    EngineLost once its engines are closed, so that the caller may try again.
+    Call it inside `engines_closed_at_end`. EngineLost once the lost engine's memory is free, so
+    that the caller may try again.
     """
     context, number = open_attempt(home, attempt_id), () if shard is None else (shard,)
     isolated = context.recipe.isolation == "process" and stage in ENGINES
@@ -39,17 +43,26 @@ def do_work(
 
 @contextmanager
 def engines_closed_at_end() -> Iterator[None]:
-    """Close the engines of this process, and end its stage process, however the work ends."""
+    """Close the engines of this process, and end its stage process, however the work ends.
+
+    Of nested blocks the outermost does it: the engines stay warm from one iteration to the next.
+    """
+    global _num_open
+    _num_open += 1
     try:
         yield
     finally:
-        close_stage_processes()
-        close_engines()
+        _num_open -= 1
+        if _num_open == 0:
+            close_stage_processes()
+            close_engines()
 
 
 def _do_in_child(
     home: str, context: IterationContext, stage: str, shard: int | None, num_waves: int
 ) -> None:
+    if _num_open == 0:  # a thread that comes late is not to start what nobody would end
+        raise RunFailed("The run was stopped. The same command resumes it.")
     started, started_at = time.monotonic(), utc_now()
     try:
         stage_process(home).do(

@@ -1,8 +1,8 @@
 """The stage process with a fault in its scripted sampler: `python -m tests.faulty_worker ...`.
 
 CSR_FAULT is JSON: the first `times` processes that come so far do `act` in the middle of the
-search for the prompt `prompt_id`. Each writes to `journal` how many prompts a search was given
-("search 2"), and that it is about to act ("kill").
+search for the prompt `prompt_id`. Each writes to `journal` that it starts ("start"), how many
+prompts a search was given ("search 2"), and that it is about to act ("kill").
 """
 
 import builtins
@@ -39,6 +39,7 @@ def act(how: str) -> None:
 
 
 def install(prompt_id: str, how: str, times: int, journal: Path) -> None:
+    write(journal, "start")
     sample_steps, generate = ScriptedSampler.sample_steps, CSRSource.generate
 
     def faulty(self: Any, requests: Any, settings: Any) -> Any:

@@ -31,8 +31,10 @@ from tests.isolated_run import (
 from tests.processes import all_gone, below, wait_until
 from tests.scripted_run import Csr, write_recipe
 
-WHOLE = ["search 2"]
-HALVES = ["search 1", "search 1"]
+WHOLE = "search 2"
+HALVES = ("search 1", "search 1")
+SECOND_TRY = ["start", *HALVES, WHOLE, "start", "start"]
+"""What follows a lost engine: a new process samples the rest, then one trains, one evaluates."""
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +145,7 @@ def test_a_lost_engine_is_tried_again_in_two_waves(
     fault(act, times=1)
     answer = csr(*command(recipe, tmp_path / "home"))
     assert answer.status == 0, answer.err
-    assert journal.read_text().split("\n")[:-1] == [*WHOLE * 2, act, *HALVES, *WHOLE]
+    assert journal.read_text().split("\n")[:-1] == ["start", WHOLE, WHOLE, act, *SECOND_TRY]
     assert contents(tmp_path / "home") == expected
     told = {
         "kill": f"{RUN}/01.1 sample shard 1: its process was ended by SIGKILL.",
@@ -175,8 +177,9 @@ def test_an_engine_lost_twice_fails_the_run_which_goes_on_later(
 
     assert csr(*command(recipe, home)).status == 0
     assert contents(home) == expected
-    searches = ["search 2", "search 2", "kill", "search 1", "kill"]
-    assert journal.read_text().split("\n")[:-1] == [*searches, *WHOLE * 2]
+    lost = ["start", WHOLE, WHOLE, "kill", "start", "search 1", "kill"]
+    resumed = ["start", WHOLE, WHOLE, "start", "start"]
+    assert journal.read_text().split("\n")[:-1] == [*lost, *resumed]
 
 
 def test_a_stage_that_hangs_is_ended_and_tried_again(
@@ -187,7 +190,7 @@ def test_a_stage_that_hangs_is_ended_and_tried_again(
     answer = csr(*command(recipe, tmp_path / "home", *limit))
     assert answer.status == 0, answer.err
     assert "sample shard 1 took too long and was ended." in answer.err
-    assert journal.read_text().split("\n")[:-1] == [*WHOLE * 2, "hang", *HALVES, *WHOLE]
+    assert journal.read_text().split("\n")[:-1] == ["start", WHOLE, WHOLE, "hang", *SECOND_TRY]
     assert contents(tmp_path / "home") == expected
     assert psutil.Process().children(recursive=True) == []
 
@@ -280,7 +283,7 @@ stage_process.WORKER = faulty_worker.WORKER
 home = sys.argv[1]
 try:
     with orderly_sigterm(), ThreadPoolExecutor(2) as pool, engines_closed_at_end():
-        shards = [pool.submit(do_work, home, "mine/01.1", "sample", shard) for shard in (1, 2)]
+        shards = [pool.submit(do_work, home, "mine/01.1", "sample", 1) for _ in range(2)]
         [shard.result() for shard in shards]
 except Terminated:
     print([str(shard.exception()) for shard in shards])

@@ -86,13 +86,17 @@ def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
 def test_the_command_outlives_the_thread_that_started_it() -> None:
     """A signal at the parent's death would come at the death of the thread."""
     guards: list[Any] = []
-    thread = threading.Thread(target=lambda: guards.append(start(QUIET)))
+
+    def start_and_see_it_run() -> None:
+        guards.append(start(QUIET))
+        below(guards[0].pid, 1)
+
+    thread = threading.Thread(target=start_and_see_it_run)
     thread.start()
     thread.join()
-    processes = below(guards[0].pid, 1)
     time.sleep(0.5)  # time for the signal to arrive, if one was sent
     assert guards[0].poll() is None
-    assert not all_gone(processes)
+    assert not all_gone(below(guards[0].pid, 1))
     guards[0].terminate()
     guards[0].wait(60)
 
