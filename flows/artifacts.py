@@ -22,11 +22,11 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.events import emit_event
 
 from csr.gates import Verdict
 from csr.types import PreferencePair
 from flows import listing
+from flows.events import GATE_TRIPPED, STAGE_FINISHED, emit
 from flows.gating import held_reason, verdicts_of
 from flows.report import iteration_plots
 from flows.reporting import report_data
@@ -61,7 +61,7 @@ class Narrator:
             elif stage == "gate":
                 publish_figures(self._store, run_id)
                 self._tell_verdicts(verdicts_of(self._attempt))
-            _emit("csr.stage.finished", run_id, {"attempt": str(self._attempt.id), "stage": stage})
+            emit(STAGE_FINISHED, run_id, attempt=str(self._attempt.id), stage=stage)
         except Exception:  # the run's own files are the truth, and must not wait for a picture
             logger.warning("%s: nothing shown of %s", self._attempt.id, stage, exc_info=True)
 
@@ -70,8 +70,9 @@ class Narrator:
             return
         publish_verdicts(self._attempt, verdicts)
         if any(verdict.tripped for verdict in verdicts):
-            payload = {"attempt": str(self._attempt.id), "reason": held_reason(self._attempt)}
-            _emit("csr.gate.tripped", self._attempt.id.run_id, payload)
+            attempt = self._attempt
+            reason = held_reason(attempt)
+            emit(GATE_TRIPPED, attempt.id.run_id, attempt=str(attempt.id), reason=reason)
 
     def _show_progress(self, shard: int) -> None:
         percent = 100.0 * (shard + 1) / self._num_shards
@@ -137,11 +138,6 @@ def publish_report(path: Path, run_id: str) -> None:
         key=_key("report", run_id),
         description=f"Report of {run_id}, a file on the machine that runs the flow",
     )
-
-
-def _emit(event: str, run_id: str, payload: dict[str, Any]) -> None:
-    resource = {"prefect.resource.id": f"csr.run.{run_id}", "prefect.resource.name": run_id}
-    emit_event(event, resource=resource, payload=payload)
 
 
 def _figure_row(line: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from flows.artifacts import Narrator
 from flows.config import Recipe
 from flows.context import open_attempt
 from flows.evaluating import evaluation_of
+from flows.events import RUN_ENDED, emit
 from flows.iteration import needs_engine, run_stages
 from flows.launch import Held, do_iterations, prepared_run, recipe_of
 from flows.progress import log_to_console
@@ -124,7 +125,10 @@ def _do_run(recipe: Recipe, run_id: str, home: Path) -> None:
                 IterationRequest(home=run.home, iteration_id=iteration_id, attempt="current")
             )
 
-        do_iterations(run, do)
+        try:
+            do_iterations(run, do)
+        finally:
+            emit(RUN_ENDED, run_id)
 
 
 @flow(name="csr-iteration", flow_run_name=_iteration_name)
