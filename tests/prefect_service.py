@@ -1,11 +1,14 @@
 """A real Prefect server and worker for tests: fresh, on loopback, gone afterwards."""
 
 import contextlib
+import http.server
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -105,6 +108,29 @@ class Service:
             yield process
         finally:
             end(process)
+
+
+@contextlib.contextmanager
+def webhook() -> Iterator[tuple[str, list[Json]]]:
+    """A URL on loopback, and what was posted there so far."""
+    posted: list[Json] = []
+
+    class Sink(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            posted.append(json.loads(self.rfile.read(length)))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sink)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/hook", posted
+    finally:
+        server.shutdown()
 
 
 @contextlib.contextmanager

@@ -9,10 +9,12 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
+from csr.world.settings import Config as WorldConfig
 from storage.run_store import RunStore
 from tests import postgres
-from tests.prefect_service import Service, prefect_service, wait_until
+from tests.prefect_service import ROOT, Json, Service, prefect_service, wait_until, webhook
 from tests.scripted_run import files_below, write_recipe
 
 pytestmark = pytest.mark.slow
@@ -22,23 +24,36 @@ PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5))
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def deployed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    told: tuple[str, list[Json]],
 ) -> Iterator[Service]:
     """A server that knows our deployments."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "sqlite":
         with prefect_service(folder) as service:
-            yield _deploy(service)
+            yield _deploy(service, told[0])
         return
     if reason := postgres.unavailable():
         pytest.skip(reason)
     with postgres.postgres() as url, prefect_service(folder, url) as service:
-        yield _deploy(service)
+        yield _deploy(service, told[0])
 
 
-def _deploy(service: Service) -> Service:
-    done = service.csr("deploy", "--home", service.home)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def told() -> Iterator[tuple[str, list[Json]]]:
+    """Where automations post, and what they posted."""
+    with webhook() as hook:
+        yield hook
+
+
+def _deploy(service: Service, url: str) -> Service:
+    service.environment["CSR_NOTIFY_URL"] = url
+    for _ in range(2):  # names are identities: the second time changes nothing
+        done = service.csr("deploy", "--home", service.home)
+        assert done.returncode == 0, done.stderr
+    assert len(service.ask("/automations/filter", {})) == 5
+    assert len(service.ask("/deployments/filter", {})) == 3
     return service
 
 
@@ -77,7 +92,7 @@ def shards_done(service: Service, run_id: str) -> int:
     return len(sampled(RunStore(service.home), run_id))
 
 
-def artifacts(service: Service) -> dict[str, Any]:
+def artifacts(service: Service) -> Json:
     return {each["key"]: each for each in service.ask("/artifacts/latest/filter", {})}
 
 
@@ -98,6 +113,33 @@ def test_a_killed_worker_and_its_run(deployed: Service, tmp_path: Path) -> None:
     assert done["state"]["type"] == "COMPLETED"
     assert done["run_count"] == 2
     assert shards_done(deployed, "killed") == 12
+
+
+def test_silence_is_noticed_and_the_run_goes_on(deployed: Service, tmp_path: Path) -> None:
+    """As above, but nobody is left on the machine to tell: the heartbeats stop."""
+    for automation in deployed.ask("/automations/filter", {}):
+        if automation["name"] == "csr-silent-runs-crashed":
+            automation["trigger"]["within"] = 35  # ten minutes are for production
+            body = {key: automation[key] for key in ("name", "trigger", "actions", "enabled")}
+            deployed.ask(f"/automations/{automation['id']}", body, method="PUT")
+    recipe = long_recipe(tmp_path / "data")
+    with deployed.worker() as worker:
+        asked = deployed.start("csr-run", {"recipe": str(recipe), "run_id": "silent"})
+        wait_until(lambda: shards_done(deployed, "silent") >= 2, 120)
+        for process in (psutil.Process(worker.pid), *psutil.Process(worker.pid).children(True)):
+            process.send_signal(signal.SIGKILL)
+
+    def states() -> list[str]:
+        body = {"flow_run_id": asked}
+        found = deployed.ask(f"/flow_run_states/?flow_run_id={asked}", body, method="GET")
+        return [state["name"] for state in found]
+
+    wait_until(lambda: "AwaitingRetry" in states(), 240)
+    assert "Crashed" in states()
+    with deployed.worker():
+        done = deployed.wait(asked, "COMPLETED", "FAILED", "CANCELLED")
+    assert (done["state"]["type"], done["run_count"]) == ("COMPLETED", 2)
+    assert shards_done(deployed, "silent") == 12
 
 
 def test_a_run_completes_and_an_iteration_is_done_over_by_its_id(
@@ -190,6 +232,45 @@ def test_a_users_mistake_is_told_once_and_not_retried(
     assert message in done["state"]["message"]
     assert done["run_count"] == 1
     assert not any("Traceback" in line for line in service.logs(asked))
+
+
+def test_failures_and_held_iterations_are_told(
+    service: Service, told: tuple[str, list[Json]], tmp_path: Path
+) -> None:
+    gates = {"max_length_drift": 0.01, "max_kl_nats_per_token": None}
+    recipe = write_recipe(tmp_path / "data", gates=gates)
+    asked = service.start("csr-run", {"recipe": str(recipe), "run_id": "judged"})
+    done = service.wait(asked, "COMPLETED", "FAILED", "CRASHED")
+    assert (done["state"]["type"], done["state"]["name"]) == ("FAILED", "Held")
+    assert "judged/01.1 is held" in done["state"]["message"]
+    rows = json.loads(artifacts(service)["csr-gates-judged-01"]["data"])
+    assert rows[0]["verdict"] == "TRIPPED"
+
+    def texts() -> str:
+        return "\n".join(each["text"] for each in told[1])
+
+    wait_until(lambda: "judged/01.1 is held: length_drift" in texts(), 90)
+    wait_until(lambda: "judged failed: " in texts(), 90)
+    wait_until(lambda: "There is no recipe at nowhere.yaml" in texts(), 90)
+
+
+def test_the_tiny_world_runs_on_real_engines(service: Service, tmp_path: Path) -> None:
+    """vLLM, open_clip, TRL and PEFT in the worker's flow run; the world is a micro one."""
+    recipe = tmp_path / "micro.yaml"
+    document = yaml.safe_load((ROOT / "recipes/tiny.yaml").read_text())
+    document["world"] = json.loads(WorldConfig.micro().model_dump_json())
+    document |= {"num_iterations": 1, "shard_size": 8, "num_statistics_prompts": 8}
+    document["data"]["num_prompts_per_iteration"] = 16
+    document["gates"] = None  # a model that knows nothing says anything
+    document["source"]["pair_filter"] = {"require_eos": False, "max_length_difference": 1.0}
+    recipe.write_text(yaml.safe_dump(document))
+    asked = service.start("csr-run", {"recipe": str(recipe), "run_id": "micro"})
+    done = service.wait(asked, "COMPLETED", "FAILED", "CRASHED", seconds=420)
+    assert done["state"]["type"] == "COMPLETED", done["state"]["message"]
+    manifest = RunStore(service.home).attempt("micro", 1).manifest.read()
+    assert manifest.status == "done"
+    assert "vllm" in " ".join(manifest.stages[0].packages)
+    assert (Path(manifest.policy_out["model_path"]) / "model.safetensors").exists()
 
 
 def test_the_form_is_checked_before_anything_starts(service: Service) -> None:
