@@ -206,8 +206,9 @@ def promote(attempt_id: str, *, common: Common = Common()) -> int:
 
     Iterations built on another one are stale from then on; `csr run` makes them anew.
     """
-    from flows import promotion
+    from flows import environment, promotion
 
+    environment.apply(common.home)
     return answer(promotion.promote(common.home, attempt_id), promotion.table, common)
 
 

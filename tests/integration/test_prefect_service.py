@@ -177,6 +177,26 @@ def test_a_run_completes_and_an_iteration_is_done_over_by_its_id(
     assert base["metrics"] == stored
 
 
+def test_promoting_another_attempt_shows_what_is_stale(service: Service, recipe: Path) -> None:
+    asked = service.start("csr-run", {"recipe": str(recipe), "run_id": "lineage"})
+    assert service.wait(asked, "COMPLETED", "FAILED")["state"]["type"] == "COMPLETED"
+    request = {
+        "iteration_id": "lineage/01", "from_stage": "train", "settings": ["trainer.num_epochs=3"],
+    }  # fmt: skip
+    asked = service.start("csr-iteration", request)
+    assert service.wait(asked, "COMPLETED", "FAILED")["state"]["type"] == "COMPLETED"
+    done = service.csr("promote", "lineage/01.2", "--home", service.home)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(artifacts(service)["csr-figures-lineage"]["data"])
+    assert [row["status"] for row in rows] == ["done", "done", "stale"]
+
+    asked = service.start("csr-run", {"recipe": str(recipe), "run_id": "lineage"})
+    assert service.wait(asked, "COMPLETED", "FAILED")["state"]["type"] == "COMPLETED"
+    rows = json.loads(artifacts(service)["csr-figures-lineage"]["data"])
+    assert [row["status"] for row in rows] == ["done", "done", "done"]
+    assert RunStore(service.home).attempts("lineage", 2) == [1, 2]
+
+
 def test_an_active_schedule_starts_runs(service: Service, recipe: Path) -> None:
     known = service.ask("/deployments/name/csr-run/csr-run", method="GET")
     assert [schedule["active"] for schedule in known["schedules"]] == [False]
