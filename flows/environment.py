@@ -50,7 +50,16 @@ PREFECT = (
         "CRITICAL",
         "the terminal shows the run's own lines, and a failure once; the flow UI has every line",
     ),
-    Setting("PREFECT_LOGGING_EXTRA_LOGGERS", "csr", "so that the flow UI has our lines too"),
+    Setting(
+        "PREFECT_LOGGING_EXTRA_LOGGERS",
+        "csr,vllm,trl,transformers,peft,py.warnings",
+        "so that the flow UI has our lines too, and what the libraries warn of",
+    ),
+    Setting(
+        "VLLM_CONFIGURE_LOGGING",
+        "0",
+        "vLLM's own logging replaces Prefect's handlers on its logger when it is imported",
+    ),
     Setting(
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW",
         "ignore",

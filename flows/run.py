@@ -20,7 +20,7 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from csr.errors import CSRError, RunFailed
-from flows.artifacts import Narrator
+from flows.artifacts import Narrator, Pages, tell_run
 from flows.config import Recipe
 from flows.context import open_attempt
 from flows.evaluating import evaluation_of
@@ -98,6 +98,7 @@ def csr_evaluate(request: EvaluateRequest) -> None:
 
 def _do_run(recipe: Recipe, run_id: str, home: Path) -> None:
     label_this_run()
+    pages = Pages()
     with prepared_run(recipe, run_id, home) as run:
 
         def do(iteration: int) -> None:
@@ -105,6 +106,7 @@ def _do_run(recipe: Recipe, run_id: str, home: Path) -> None:
             csr_iteration(
                 IterationRequest(home=run.home, iteration_id=iteration_id, attempt="current")
             )
+            tell_run(run.store, run_id, pages)
 
         do_iterations(run, do)
 
