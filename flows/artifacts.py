@@ -1,4 +1,4 @@
-"""What the flow UI tells about a run: progress, figures, plots, pairs, and where the report is.
+"""What the flow UI tells about a run: progress, pairs, verdicts, figures, plots, the report.
 
 An artifact's key gives its history, so each iteration brings the run's pages up to date. Texts
 that a model or a data set wrote are shown as code: markdown in them stays dead.
@@ -7,30 +7,35 @@ that a model or a data set wrote are shown as code: markdown in them stays dead.
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import logging
+import math
+import platform
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
-    create_image_artifact,
-    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.runtime import flow_run
 
 from csr.gates import Verdict
-from csr.types import PreferencePair
 from flows import listing
 from flows.events import GATE_TRIPPED, STAGE_FINISHED, emit
 from flows.gating import held_reason, verdicts_of
-from flows.report import iteration_plots
+from flows.inert import as_code, fitting
+from flows.pair_page import pair_page
+from flows.report import format_figure, iteration_plots
+from flows.report_server import report_url
 from flows.reporting import report_data
-from flows.thumbnails import thumbnail_uri
 from storage.attempt import AttemptDir
 from storage.rows import pairs_from_table
 from storage.run_store import RunStore
@@ -38,9 +43,8 @@ from storage.tables import read_table
 
 logger = logging.getLogger("csr")
 
-NUM_SHOWN_PAIRS = 8
-MAX_PICTURE_CHARACTERS = 20_000
-"""Artifacts lie in Prefect's database: eight pictures stay below 200 kB."""
+MAX_ARTIFACT_BYTES = 190_000
+"""Artifacts lie in Prefect's database, and a browser loads them whole."""
 
 
 class Narrator:
@@ -59,9 +63,10 @@ class Narrator:
             elif stage == "pair":
                 publish_pairs(self._attempt)
             elif stage == "gate":
-                publish_figures(self._store, run_id)
                 self._tell_verdicts(verdicts_of(self._attempt))
             emit(STAGE_FINISHED, run_id, attempt=str(self._attempt.id), stage=stage)
+            if stage == "gate" and flow_run.parent_flow_run_id is None:
+                publish_run(self._store, run_id, Pages())  # inside a run, the run itself tells it
         except Exception:  # the run's own files are the truth, and must not wait for a picture
             logger.warning("%s: nothing shown of %s", self._attempt.id, stage, exc_info=True)
 
@@ -70,8 +75,7 @@ class Narrator:
             return
         publish_verdicts(self._attempt, verdicts)
         if any(verdict.tripped for verdict in verdicts):
-            attempt = self._attempt
-            reason = held_reason(attempt)
+            attempt, reason = self._attempt, held_reason(self._attempt)
             emit(GATE_TRIPPED, attempt.id.run_id, attempt=str(attempt.id), reason=reason)
 
     def _show_progress(self, shard: int) -> None:
@@ -88,106 +92,134 @@ class Narrator:
         self._progress_id = made
 
 
+class Pages:
+    """Artifacts that are brought up to date in place: a flow run has one of each."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, UUID] = {}
+
+    def show(self, key: str, data: str | list[dict[str, Any]], description: str) -> None:
+        """Markdown, or the rows of a table."""
+        if key in self._ids:
+            text = data if isinstance(data, str) else json.dumps(data)
+            with get_client(sync_client=True) as client:
+                update = ArtifactUpdate(data=text, description=description)
+                client.update_artifact(self._ids[key], update)
+            return
+        if isinstance(data, str):
+            made = create_markdown_artifact(data, key=key, description=description)
+        else:
+            made = create_table_artifact(data, key=key, description=description)
+        assert isinstance(made, UUID)
+        self._ids[key] = made
+
+
+def tell_run(store: RunStore, run_id: str, pages: Pages) -> None:
+    """Bring the run's own pages up to date. What Prefect refuses is a warning."""
+    try:
+        publish_run(store, run_id, pages)
+    except Exception:
+        logger.warning("%s: its figures are not shown", run_id, exc_info=True)
+
+
+def publish_run(store: RunStore, run_id: str, pages: Pages) -> None:
+    """The run's figures as a table and as plots, and where its report is."""
+    pages.show(_key("figures", run_id), *_figures(store, run_id))
+    pages.show(
+        _key("plots", run_id), _plots(store, run_id), f"{run_id} on held-out images, as plots"
+    )
+    pages.show(_key("report", run_id), _report(store, run_id), f"Report of {run_id}")
+
+
 def publish_pairs(attempt: AttemptDir) -> None:
     """A page of pairs with their images: what training is about to see."""
     pairs = pairs_from_table(read_table(attempt.pairs, "pairs"))
-    shown = "\n".join(_pair_section(pair) for pair in pairs[:NUM_SHOWN_PAIRS])
     create_markdown_artifact(
-        f"# {attempt.id}: {min(len(pairs), NUM_SHOWN_PAIRS)} of {len(pairs)} pairs\n\n{shown}",
+        pair_page(str(attempt.id), pairs, MAX_ARTIFACT_BYTES),
         key=_key("pairs", attempt.id.run_id, attempt.id.iteration),
-        description=f"Sampled preference pairs of {attempt.id}",
+        description=f"Preference pairs of {attempt.id}, with their images",
     )
-
-
-def publish_figures(store: RunStore, run_id: str) -> None:
-    """The run's held-out figures as a table and as plots, and a link to its report."""
-    shape = listing.run(store.home, run_id)
-    lines = [{"iteration_id": f"{run_id}/00", **shape["base"]}, *shape["iterations"]]
-    create_table_artifact(
-        [_figure_row(line) for line in lines if line["metrics"]],
-        key=_key("figures", run_id),
-        description=f"{run_id} on held-out images; read chair_s beside recall and length",
-    )
-    for name, svg in iteration_plots(report_data(store, run_id)).items():
-        picture = base64.b64encode(svg.encode()).decode()
-        create_image_artifact(
-            f"data:image/svg+xml;base64,{picture}",
-            key=_key(f"plot-{name}", run_id),
-            description=f"{run_id}: {name} over iterations",
-        )
-    publish_report(store.run_path(run_id) / "report.html", run_id)
 
 
 def publish_verdicts(attempt: AttemptDir, verdicts: Sequence[Verdict]) -> None:
-    """Each gate's value beside its limit, those that tripped first."""
-    tripped = sum(verdict.tripped for verdict in verdicts)
-    said = f"held: {tripped} gates tripped" if tripped else "no gate tripped"
+    """What a gate says of the attempt, the limits that are broken first."""
     ordered = sorted(verdicts, key=lambda verdict: not verdict.tripped)
+    num_tripped = sum(verdict.tripped for verdict in verdicts)
+    outcome = f"held, {num_tripped} of {len(verdicts)} tripped" if num_tripped else "passed"
     create_table_artifact(
         [_verdict_row(verdict) for verdict in ordered],
         key=_key("gates", attempt.id.run_id, attempt.id.iteration),
-        description=f"{attempt.id}: {said}",
+        description=f"Gates of {attempt.id}: {outcome}",
     )
 
 
-def publish_report(path: Path, run_id: str) -> None:
-    """Where the report lies; a browser opens it on the machine that holds the run."""
-    create_link_artifact(
-        path.resolve().as_uri(),
-        link_text=str(path.resolve()),
-        key=_key("report", run_id),
-        description=f"Report of {run_id}, a file on the machine that runs the flow",
-    )
+def _figures(store: RunStore, run_id: str) -> tuple[list[dict[str, Any]], str]:
+    """Rows of the held-out figures, the newest where they are many; and what they are."""
+    rows = _figure_rows(store, run_id)
+    newest = fitting(reversed(rows), lambda row: len(json.dumps(row)) + 2, MAX_ARTIFACT_BYTES)
+    advice = "; read chair_s beside recall and length" if "chair_s" in rows[-1] else ""
+    left_out = f"; the oldest {len(rows) - len(newest)} left out" if len(newest) < len(rows) else ""
+    return newest[::-1], f"{run_id} on held-out images{advice}{left_out}"
 
 
-def _figure_row(line: dict[str, Any]) -> dict[str, Any]:
-    metrics = line["metrics"]
-    shown = {name: round(metrics[name], 4) for name in listing.HEADLINE_METRICS if name in metrics}
-    return {"iteration": line["iteration_id"], "status": line["status"], **shown}
+def _plots(store: RunStore, run_id: str) -> str:
+    """The headline figures over the iterations."""
+    plots = iteration_plots(report_data(store, run_id))
+    pictures = [f"![{name}]({_svg_uri(svg)})" for name, svg in plots.items()]
+    return "\n\n".join([f"# {run_id} over its iterations", *pictures])
 
 
-def _verdict_row(verdict: Verdict) -> dict[str, Any]:
-    """A figure that is no number has no place in JSON, and so is written out."""
+def _report(store: RunStore, run_id: str) -> str:
+    """A link to the report where a browser can open it; its path in any case."""
+    url = report_url(store.home, run_id)
+    path = as_code(str(store.run_path(run_id).absolute() / "report.html"))
+    how = "`csr serve` turns this into a link." if url is None else f"[Open the report]({url})"
+    place = f"The file {path} on {as_code(platform.node())}."
+    return f"# Report of {run_id}\n\n{how}\n\n{place}"
 
-    def shown(value: float | None) -> str:
-        return "" if value is None else f"{value:.4g}"
 
+def _figure_rows(store: RunStore, run_id: str) -> list[dict[str, Any]]:
+    """One row an evaluated attempt, in order; later iterations build on the current ones."""
+    rows = []
+    for iteration in store.iterations(run_id):
+        current = store.current_attempt(run_id, iteration)
+        for number in store.attempts(run_id, iteration):
+            attempt = store.attempt(run_id, iteration, number)
+            manifest = attempt.manifest.read()
+            if not manifest.metrics:
+                continue
+            status = listing.attempt_status(store, manifest)
+            shown = status if number == current else f"{status}, not current"
+            rows.append(
+                {"attempt": str(attempt.id), "status": shown, **_headline(manifest.metrics)}
+            )
+    return rows
+
+
+def _headline(metrics: dict[str, float]) -> dict[str, float | None]:
+    """Four decimals; None for what is not finite, which JSON does not know."""
+    shown = {name: metrics[name] for name in listing.HEADLINE_METRICS if name in metrics}
+    return {name: round(x, 4) if math.isfinite(x) else None for name, x in shown.items()}
+
+
+def _verdict_row(verdict: Verdict) -> dict[str, str]:
     return {
         "gate": verdict.gate,
-        "verdict": "TRIPPED" if verdict.tripped else "fine" if verdict.value is not None else "",
-        "value": shown(verdict.value),
-        "limit": shown(verdict.limit),
+        "verdict": "TRIPPED" if verdict.tripped else "kept" if verdict.value is not None else "",
+        "value": format_figure(verdict.value),
+        "limit": format_figure(verdict.limit),
         "message": verdict.message,
     }
 
 
-def _pair_section(pair: PreferencePair) -> str:
-    return "\n\n".join(
-        [
-            f"## {_as_code(pair.prompt.text)}",
-            _picture(pair.prompt.image.uri),
-            f"**chosen**, reward {pair.chosen.reward:.2f}: {_as_code(pair.chosen.text)}",
-            f"**rejected**, reward {pair.rejected.reward:.2f}: {_as_code(pair.rejected.text)}",
-        ]
-    )
-
-
-def _picture(path: str) -> str:
-    uri, problem = thumbnail_uri(path)
-    if problem:
-        return _as_code(problem)
-    if len(uri) > MAX_PICTURE_CHARACTERS:
-        return f"(picture too large to show here: {_as_code(path)})"
-    return f"![image]({uri})"
-
-
-def _as_code(text: str) -> str:
-    """One line of inert text: no backtick, no line break."""
-    plain = " ".join(text.replace("`", "'").split())
-    return f"`{plain or '(nothing)'}`"
+def _svg_uri(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def _key(kind: str, run_id: str, iteration: int | None = None) -> str:
-    """Artifact keys are lower-case letters, digits and dashes."""
+    """Artifact keys are lower-case letters, digits and dashes; run IDs may have more."""
+    plain = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")
+    digest = hashlib.sha256(run_id.encode()).hexdigest()[:4]
+    run = plain if plain == run_id else f"{plain}-{digest}"
     number = "" if iteration is None else f"-{iteration:02d}"
-    return "csr-" + re.sub(r"[^a-z0-9]+", "-", f"{kind}-{run_id}{number}".lower()).strip("-")
+    return f"csr-{kind}-{run}{number}"

@@ -53,8 +53,13 @@ PREFECT = (
     ),
     Setting(
         "PREFECT_LOGGING_EXTRA_LOGGERS",
-        "csr,vllm,trl,transformers",
-        "so that the flow UI has our lines too, and what the engines warn of",
+        "csr,vllm,trl,transformers,peft,py.warnings",
+        "so that the flow UI has our lines too, and what the libraries warn of",
+    ),
+    Setting(
+        "VLLM_CONFIGURE_LOGGING",
+        "0",
+        "vLLM's own logging replaces Prefect's handlers on its logger when it is imported",
     ),
     Setting(
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW",
@@ -84,10 +89,6 @@ OFFLINE = (
     Setting("HF_DATASETS_OFFLINE", "1", "the same, for data sets"),
 )
 
-STAGE_PROCESS = (
-    Setting("VLLM_CONFIGURE_LOGGING", "0", "its lines go to the stage's log file and to the run's"),
-)
-
 
 def apply(home: Path, *, offline: bool = False, console_level: str | None = None) -> None:
     """Set what is unset; `OFFLINE` only when asked. Child processes inherit it.
@@ -101,10 +102,9 @@ def apply(home: Path, *, offline: bool = False, console_level: str | None = None
 
 
 def for_stage_process() -> dict[str, str]:
-    """This process's environment with what a stage process needs besides, its imports included."""
-    missing = {s.name: s.value for s in STAGE_PROCESS if s.name not in os.environ}
+    """This process's environment, with its places to import from."""
     imports = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    return {**os.environ, **missing, "PYTHONPATH": imports}
+    return {**os.environ, "PYTHONPATH": imports}
 
 
 def settings(home: Path, *, offline: bool = False) -> dict[str, str]:

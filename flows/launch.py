@@ -88,12 +88,14 @@ def do_iterations(run: PreparedRun, do: Callable[[int], object]) -> None:
 
     RunFailed where an iteration cannot be finished. Engines are closed at the end.
     """
+    last = run.recipe.num_iterations
     run.store.set_status(run.run_id, "running")
     with engines_closed_at_end(), _status_at_end(run.store, run.run_id):
-        for iteration in range(run.recipe.num_iterations + 1):
+        for iteration in range(last + 1):
             do(iteration)
             write_report(run.store.home, run.run_id)
             _stop_if_held(run, iteration)
+            logger.info("%s: iteration %d of %d done", run.run_id, iteration, last)
     write_report(run.store.home, run.run_id)
 
 

@@ -74,13 +74,17 @@ def relay_progress(report: Callable[[str], ProgressCallback]) -> None:
 
 
 def log_to_console() -> None:
-    """Print the `csr` logger's lines, each once."""
-    logger = logging.getLogger("csr")
-    logger.setLevel(logging.INFO)
-    # Prefect's handler on the root logger would print warnings a second time.
-    logger.propagate = False
-    if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
-        logger.addHandler(_ConsoleHandler())
+    """Print the lines of the `csr` logger, and Python's warnings as such lines, each once.
+
+    PEFT and torch warn in no other way; as lines, warnings get into a flow's log too.
+    """
+    logging.captureWarnings(True)
+    logging.getLogger("csr").setLevel(logging.INFO)
+    for logger in (logging.getLogger("csr"), logging.getLogger("py.warnings")):
+        # Prefect's handler on the root logger would print warnings a second time.
+        logger.propagate = False
+        if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
+            logger.addHandler(_ConsoleHandler())
 
 
 @contextmanager
@@ -111,7 +115,7 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        _print_line(f"{clock} {level}{record.getMessage()}")
+        _print_line(f"{clock} {level}{record.getMessage().strip()}")
 
 
 class _LinePrinter:

@@ -46,9 +46,9 @@ def _tell_server(store: RunStore, run_id: str) -> None:
     """The flow UI's table of figures tells stale iterations, where there is a server to tell."""
     if "PREFECT_API_URL" not in os.environ:
         return
-    from flows.artifacts import publish_figures
+    from flows.artifacts import Pages, tell_run
 
-    publish_figures(store, run_id)
+    tell_run(store, run_id, Pages())
 
 
 def table(shape: Json) -> Any:

@@ -20,6 +20,11 @@ from flows.thumbnails import thumbnail_uri
 
 _MEBIBYTE = 1024**2
 
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportStage:
@@ -101,6 +106,7 @@ def render_report(data: ReportData) -> str:
         .get_template("report.html.j2")
         .render(
             data=data,
+            policy=CONTENT_SECURITY_POLICY,
             verdicts=_verdicts(data),
             metric_groups=_metric_groups(data),
             metric_charts=_metric_charts(data),

@@ -99,7 +99,8 @@ def _stage(stage: StageRecord) -> ReportStage:
     )
 
 
-def _parts(response: ScoredResponse) -> dict[str, float]:
+def response_parts(response: ScoredResponse) -> dict[str, float]:
+    """The figures of one side of a pair, e.g. `reward`, `likelihood`, `num_tokens`."""
     return {
         "reward": response.reward,
         **response.breakdown,
@@ -111,7 +112,7 @@ def _parts(response: ScoredResponse) -> dict[str, float]:
 def _parts_of_all(responses: list[ScoredResponse]) -> dict[str, list[float]]:
     parts: dict[str, list[float]] = {}
     for response in responses:
-        for name, value in _parts(response).items():
+        for name, value in response_parts(response).items():
             parts.setdefault(name, []).append(value)
     return parts
 
@@ -132,6 +133,6 @@ def _example(pair: PreferencePair) -> ReportExample:
         chosen=pair.chosen.text,
         rejected=pair.rejected.text,
         margin=pair.margin,
-        chosen_parts=_parts(pair.chosen),
-        rejected_parts=_parts(pair.rejected),
+        chosen_parts=response_parts(pair.chosen),
+        rejected_parts=response_parts(pair.rejected),
     )

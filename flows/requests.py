@@ -16,6 +16,11 @@ Settings = tuple[str, ...]
 DATE_MARK = "{date}"
 
 
+def home_of(home: str | None) -> Path:
+    """The folder that holds all runs, where `home` may be left empty."""
+    return Path(home or os.environ.get("CSR_HOME") or "runs")
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -28,7 +33,7 @@ class _Request(BaseModel):
     @property
     def home_path(self) -> Path:
         """The home as a path."""
-        return Path(self.home or os.environ.get("CSR_HOME") or "runs")
+        return home_of(self.home)
 
 
 class RunRequest(_Request):

@@ -22,7 +22,7 @@ from prefect.states import Failed
 
 from csr.errors import CSRError, RunFailed
 from flows import retry
-from flows.artifacts import Narrator
+from flows.artifacts import Narrator, Pages, tell_run
 from flows.config import Recipe
 from flows.context import open_attempt
 from flows.evaluating import evaluation_of
@@ -117,6 +117,7 @@ def csr_evaluate(request: EvaluateRequest) -> None:
 
 def _do_run(recipe: Recipe, run_id: str, home: Path) -> None:
     _begin()
+    pages = Pages()
     with prepared_run(recipe, run_id, home) as run:
 
         def do(iteration: int) -> None:
@@ -124,6 +125,7 @@ def _do_run(recipe: Recipe, run_id: str, home: Path) -> None:
             csr_iteration(
                 IterationRequest(home=run.home, iteration_id=iteration_id, attempt="current")
             )
+            tell_run(run.store, run_id, pages)
 
         try:
             do_iterations(run, do)

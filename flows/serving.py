@@ -11,7 +11,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
+from flows.report_server import REPORT_URL, serve_reports
 from flows.requests import RunRequest
 from flows.server import stop, wait_until_healthy
 
@@ -21,9 +23,12 @@ UI_PORT = 4200
 def serve(port: int, cron: str | None, request: RunRequest) -> None:
     """Serve until stopped. `cron` starts `request` regularly, e.g. "0 1 * * *".
 
-    EnvironmentFault where the server does not start.
+    The reports of the home are served on the port after `port`. EnvironmentFault where a server
+    does not start.
     """
-    with _server(port):
+    home = request.home_path.absolute()
+    os.environ["CSR_HOME"] = str(home)  # what an empty home in a form means, and the reports'
+    with _reports(home, port + 1), _server(port):
         import prefect
         from prefect.deployments.runner import RunnerDeployment
         from prefect.types.entrypoint import EntrypointType
@@ -44,6 +49,15 @@ def serve(port: int, cron: str | None, request: RunRequest) -> None:
             served(csr_evaluate, "csr-evaluate"),
             limit=1,
         )
+
+
+@contextmanager
+def _reports(home: Path, port: int) -> Iterator[None]:
+    """The reports on this machine. Links name another address where the user has set one."""
+    with serve_reports(home, port) as url:
+        os.environ.setdefault(REPORT_URL, url)
+        print(f"Reports: {url}/RUN/report.html", file=sys.stderr)
+        yield
 
 
 @contextmanager

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 from csr.errors import DataError
 from csr.images import image_ref, load_image
 
-THUMBNAIL_PIXELS = 320
-"""Longest side."""
+THUMBNAIL_PIXELS = (320, 224, 160, 112)
+"""Longest side; the smaller ones are for pages that must stay small."""
 
 
-def thumbnail_uri(path: str) -> tuple[str, str]:
-    """The image as a `data:` URI of at most `THUMBNAIL_PIXELS` a side, and "".
+def thumbnail_uri(path: str, max_characters: int | None = None) -> tuple[str, str]:
+    """The image as a `data:` URI, in the largest size that stays below the limit, and "".
 
     Where the image cannot be used: "", and what is wrong.
     """
@@ -21,9 +22,19 @@ def thumbnail_uri(path: str) -> tuple[str, str]:
         image = load_image(image_ref(path))
     except DataError as error:
         return "", str(error)
-    small = max(image.size) <= THUMBNAIL_PIXELS
-    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    for pixels in THUMBNAIL_PIXELS:
+        uri = _data_uri(image, pixels)
+        if max_characters is None or len(uri) <= max_characters:
+            return uri, ""
+    return "", f"{path} takes more than {max_characters} characters even when it is small"
+
+
+def _data_uri(image: Any, pixels: int) -> str:
+    """A copy of at most `pixels` a side: PNG where that is the whole image, else JPEG."""
+    whole = max(image.size) <= pixels == THUMBNAIL_PIXELS[0]
+    copy = image.copy()
+    copy.thumbnail((pixels, pixels))
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG" if small else "JPEG")
-    kind = "png" if small else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", ""
+    copy.save(buffer, format="PNG" if whole else "JPEG")
+    kind = "png" if whole else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

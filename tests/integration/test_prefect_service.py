@@ -155,6 +155,7 @@ def test_a_run_completes_and_an_iteration_is_done_over_by_its_id(
     assert {"csr-figures-mine", "csr-pairs-mine-02", "csr-sampling-mine-01"} <= told.keys()
     figures = json.loads(told["csr-figures-mine"]["data"])
     stored = RunStore(service.home).attempt("mine", 2).manifest.read().metrics
+    assert [row["attempt"] for row in figures] == ["mine/00.1", "mine/01.1", "mine/02.1"]
     assert figures[2]["distinct_2"] == round(stored["distinct_2"], 4)
 
     again = service.start("csr-iteration", {"iteration_id": "mine/02"})
@@ -188,13 +189,18 @@ def test_promoting_another_attempt_shows_what_is_stale(service: Service, recipe:
     done = service.csr("promote", "lineage/01.2", "--home", service.home)
     assert done.returncode == 0, done.stderr
     rows = json.loads(artifacts(service)["csr-figures-lineage"]["data"])
-    assert [row["status"] for row in rows] == ["done", "done", "stale"]
+    assert [(row["attempt"], row["status"]) for row in rows] == [
+        ("lineage/00.1", "done"),
+        ("lineage/01.1", "done, not current"),
+        ("lineage/01.2", "done"),
+        ("lineage/02.1", "stale"),
+    ]
 
     asked = service.start("csr-run", {"recipe": str(recipe), "run_id": "lineage"})
     assert service.wait(asked, "COMPLETED", "FAILED")["state"]["type"] == "COMPLETED"
     rows = json.loads(artifacts(service)["csr-figures-lineage"]["data"])
-    assert [row["status"] for row in rows] == ["done", "done", "done"]
-    assert RunStore(service.home).attempts("lineage", 2) == [1, 2]
+    assert rows[-1]["attempt"] == "lineage/02.2"
+    assert rows[-1]["status"] == "done"
 
 
 def test_an_active_schedule_starts_runs(service: Service, recipe: Path) -> None:
