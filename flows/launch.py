@@ -13,11 +13,11 @@ from csr.errors import CSRError, RunFailed
 from flows.checks import CheckedInputs, check_inputs, check_without_world
 from flows.config import Recipe, load_recipe, run_id_of
 from flows.context import code_version, refuse_other_release
+from flows.forms import RunRequest
 from flows.gating import held_reason
 from flows.home import open_store
 from flows.iteration import is_finished
 from flows.reporting import write_report
-from flows.requests import RunRequest
 from flows.versions import package_versions
 from flows.work import engines_closed_at_end
 from flows.worlds import build_missing_world, locate_world

@@ -27,10 +27,10 @@ from flows.config import Recipe
 from flows.context import open_attempt
 from flows.evaluating import evaluation_of
 from flows.events import RUN_ENDED, emit
+from flows.forms import EvaluateRequest, IterationRequest, RunRequest
 from flows.iteration import needs_engine, run_stages
 from flows.launch import Held, do_iterations, prepared_run, recipe_of
 from flows.progress import log_to_console
-from flows.requests import EvaluateRequest, IterationRequest, RunRequest
 from flows.rerun import IterationWork, opened_iteration
 from flows.settling import label_this_run
 from flows.slots import engine_slot

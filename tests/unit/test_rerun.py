@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from flows.config import Recipe
+from flows.forms import IterationRequest
 from flows.iteration import STAGES
-from flows.requests import IterationRequest
 from flows.rerun import FIXED_SETTINGS, SETTINGS_READ, UNREAD_SETTINGS
 from storage.run_store import RunStore
 from tests.scripted_run import Csr, files_below, write_recipe
