@@ -22,6 +22,9 @@ REFUSED = {
 }
 """Kind of fault -> what the command must say."""
 
+Case = tuple[Fault, ...]
+"""The faults that a run meets one after another, each time it is started."""
+
 
 @dataclass(frozen=True)
 class Undisturbed:
@@ -37,7 +40,7 @@ class Undisturbed:
 class Result:
     """What is wrong after a case; nothing, if all is well."""
 
-    faults: tuple[Fault, ...]
+    faults: Case
     name: str
     problems: list[str]
     num_faults: int
@@ -61,7 +64,7 @@ def undisturbed(folder: Path) -> Undisturbed:
     return Undisturbed(recipe, folder, ended.events, made(home, RUN))
 
 
-def attempt(peace: Undisturbed, faults: tuple[Fault, ...]) -> Result:
+def attempt(peace: Undisturbed, faults: Case) -> Result:
     """Run into the faults one after another, then to the end; compare."""
     name = " then ".join(f"{f.kind}-{f.at}" for f in faults)
     folder = peace.folder / name
@@ -121,13 +124,13 @@ def _changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
 def run_all(
     peace: Undisturbed,
-    cases: Iterable[tuple[Fault, ...]],
+    cases: Iterable[Case],
     num_jobs: int = 2,
     show: Callable[[Result], None] = lambda result: None,
 ) -> list[Result]:
     """Every case, some at a time, in order."""
 
-    def one(faults: tuple[Fault, ...]) -> Result:
+    def one(faults: Case) -> Result:
         result = attempt(peace, faults)
         show(result)
         return result
@@ -136,18 +139,18 @@ def run_all(
         return list(pool.map(one, cases))
 
 
-def kills(peace: Undisturbed) -> list[tuple[Fault, ...]]:
+def kills(peace: Undisturbed) -> list[Case]:
     """SIGKILL just before each event, and after the last one would be too late."""
     return [(Fault("kill", at),) for at in range(1, len(peace.events) + 1)]
 
 
-def tears(peace: Undisturbed) -> list[tuple[Fault, ...]]:
+def tears(peace: Undisturbed) -> list[Case]:
     """SIGKILL with half of a file written, for each file that is written."""
     places = enumerate(peace.events, start=1)
     return [(Fault("torn", at),) for at, name in places if _syncs_a_file(name)]
 
 
-def double_kills(peace: Undisturbed, num_cases: int, seed: int) -> list[tuple[Fault, ...]]:
+def double_kills(peace: Undisturbed, num_cases: int, seed: int) -> list[Case]:
     """SIGKILL at a random event, and at a random event of the recovery."""
     rng, num_events = random.Random(seed), len(peace.events)
     cases = []
@@ -159,7 +162,7 @@ def double_kills(peace: Undisturbed, num_cases: int, seed: int) -> list[tuple[Fa
     return cases
 
 
-def refusals(peace: Undisturbed, kind: str) -> list[tuple[Fault, ...]]:
+def refusals(peace: Undisturbed, kind: str) -> list[Case]:
     """A disk that refuses to write, for each event that it can refuse."""
     places = enumerate(peace.events, start=1)
     refused = ALL_CHANGES if kind == "read_only" else TAKES_SPACE
