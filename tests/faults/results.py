@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from storage.manifest import damaged
 from storage.run_store import RunStore
 from storage.tables import content_sha256, table_files
@@ -44,8 +47,8 @@ def finished(home: Path, run_id: str) -> dict[str, str]:
 
 
 def damage(home: Path, run_id: str) -> list[str]:
-    """Finished work whose files are missing or changed, and stages that took negative time."""
-    store, problems = RunStore(home), []
+    """Files under their final names that are not whole, and stages that took negative time."""
+    store, problems = RunStore(home), _unreadable(home)
     if not store.has_run(run_id):
         return []
     problems += damaged(store.run(run_id).files, store.run_path(run_id))
@@ -57,6 +60,18 @@ def damage(home: Path, run_id: str) -> list[str]:
                     problems += damaged(stage.files, attempt.path)
                 if stage.seconds < 0:
                     problems.append(f"{attempt.id} {stage.stage} took {stage.seconds} s")
+    return problems
+
+
+def _unreadable(home: Path) -> list[str]:
+    problems = []
+    for path in sorted((*home.rglob("*.parquet"), *home.rglob("*.json"))):
+        if any(part.endswith(".tmp") for part in path.parts):
+            continue
+        try:
+            pq.ParquetFile(path) if path.suffix == ".parquet" else json.loads(path.read_text())
+        except (ValueError, pa.ArrowException) as error:
+            problems.append(f"{path} is not whole: {error}")
     return problems
 
 
