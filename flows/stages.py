@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from flows.probe import probe_policy
 from flows.progress import stage_progress
 from rewards import calibrated
 from rewards.statistics import Statistics, sample_statistics
-from storage.atomic import publish_directory, read_json, temporary_beside, write_json
+from storage.atomic import read_json, replaced_directory, write_json
 from storage.manifest import StageRecord
 from storage.rows import generations_to_table, pairs_from_table, pairs_to_table, responses_to_table
 from storage.tables import read_table, shard_path, write_table
@@ -161,7 +159,10 @@ def train(context: IterationContext) -> StageRecord:
 
     def work() -> StageOutcome:
         attempt.manifest.update(policy_out=None)
-        with _replaced(attempt.policy) as building, stage_progress(f"{attempt.id} train") as show:
+        with (
+            replaced_directory(attempt.policy) as building,
+            stage_progress(f"{attempt.id} train") as show,
+        ):
             result = context.engines.trainer().train(
                 policy=context.policy,
                 pairs_path=attempt.pairs,
@@ -288,18 +289,6 @@ def _read_statistics(context: IterationContext) -> Statistics | None:
             "the trees come from measured none. Rerun from measure, or keep its calibration."
         )
     return Statistics.model_validate(read_json(_statistics_path(context)))
-
-
-@contextmanager
-def _replaced(directory: Path) -> Iterator[Path]:
-    """A directory to fill, which takes the place of `directory` when all went well."""
-    shutil.rmtree(directory, ignore_errors=True)
-    building = temporary_beside(directory)
-    try:
-        yield building
-        publish_directory(building, directory)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _trained_policy(context: IterationContext) -> PolicyRef:

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from csr.errors import DataError, EnvironmentFault
+from csr.errors import CSRError, DataError, EnvironmentFault
 
 TEMPORARY_SUFFIX = ".tmp"
 """Ends the name of every unfinished file; no reader looks at such a file."""
@@ -29,6 +30,11 @@ _DISK_ERRORS = {
     errno.ENOENT: "its folder cannot be made",
     errno.ENAMETOOLONG: "the name is too long",
 }
+
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Those that only a write can raise."""
+
+_RUST_ERRNO = re.compile(r"\(os error (\d+)\)")
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -67,6 +73,22 @@ def publish_directory(temporary: Path, path: Path) -> None:
         _fsync(temporary)
         os.rename(temporary, path)
         _fsync(path.parent)
+
+
+@contextmanager
+def replaced_directory(path: Path) -> Iterator[Path]:
+    """A directory to make and fill, which takes the place of `path` when all went well.
+
+    EnvironmentFault where the disk takes no more.
+    """
+    shutil.rmtree(path, ignore_errors=True)
+    building = temporary_beside(path)
+    try:
+        with write_errors(path):
+            yield building
+        publish_directory(building, path)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -172,8 +194,29 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        raise EnvironmentFault(
-            f"cannot write {path}: {_DISK_ERRORS[error.errno]}. What was finished before is "
-            "intact; mend that or choose another --home (CSR_CACHE for worlds), then start the "
-            "same command again."
-        ) from error
+        raise _disk_fault(path, error.errno) from error
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """As `disk_errors`, for a library's work that also reads: only what a write alone can raise.
+
+    safetensors raises no OSError; its message ends like all of Rust's, "(os error 28)".
+    """
+    try:
+        yield
+    except CSRError:
+        raise
+    except Exception as error:
+        told = _RUST_ERRNO.search(str(error))
+        number = int(told[1]) if told else getattr(error, "errno", None)
+        if number not in _WRITE_ERRORS:
+            raise
+        raise _disk_fault(path, number) from error
+
+
+def _disk_fault(path: Path, number: int) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"cannot write {path}: {_DISK_ERRORS[number]}. What was finished before is intact; mend "
+        "that or choose another --home (CSR_CACHE for worlds), then start the same command again."
+    )

@@ -42,7 +42,8 @@ def run_lock(directory: Path) -> Iterator[None]:
     with disk_errors(directory):
         file = (directory / ".lock").open("a+")
     with file:
-        _take(file, directory.name)
+        with disk_errors(directory):
+            _take(file, directory.name)
         _held[directory] = 1
         try:
             remove_temporaries(directory)
