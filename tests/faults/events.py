@@ -144,7 +144,7 @@ class Watch:
         os.write(self._log, f"{name}\n".encode())
         fault = self._fault
         if fault.kind in ("kill", "torn") and self._count == fault.at:
-            if fault.kind == "torn":
+            if fault.kind == "torn" and os.path.isfile(path):
                 self._inside = True
                 os.truncate(path, os.path.getsize(path) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
