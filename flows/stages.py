@@ -17,6 +17,7 @@ from typing import Any
 
 from csr.checkpoints import weights_sha256
 from csr.errors import DataError, NumericalError
+from csr.files import publish_directory, temporary_beside
 from csr.protocols import Benchmark, GenerateSettings, PreferenceSource, Similarity, StepSettings
 from csr.types import PairingResult, PolicyRef, Prompt, ResponseTree, SkipReason, StepRequest
 from flows.config import BenchmarkChoice
@@ -27,7 +28,7 @@ from flows.probe import probe_policy
 from flows.progress import stage_progress
 from rewards import calibrated
 from rewards.statistics import Statistics, sample_statistics
-from storage.atomic import publish_directory, read_json, temporary_beside, write_json
+from storage.atomic import read_json, write_json
 from storage.manifest import StageRecord
 from storage.rows import generations_to_table, pairs_from_table, pairs_to_table, responses_to_table
 from storage.tables import read_table, shard_path, write_table
