@@ -153,6 +153,7 @@ def train(context: IterationContext) -> StageRecord:
                 output_dir=building,
                 seed=context.seed,
                 progress=show,
+                checkpoint_dir=attempt.checkpoints / "train",
             )
             _check_finite(result.metrics)
             write_json(building / "history.json", {"history": result.history})
@@ -174,7 +175,10 @@ def train(context: IterationContext) -> StageRecord:
         "seed": context.seed,
         "probe_tolerance": recipe.probe_tolerance,
     }
-    return run_stage(context, "train", inputs, work)
+    record = run_stage(context, "train", inputs, work)
+    if not context.only_look:
+        shutil.rmtree(attempt.checkpoints, ignore_errors=True)
+    return record
 
 
 def evaluate(context: IterationContext) -> StageRecord:
