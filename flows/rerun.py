@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from csr.errors import ConfigError, DataError
+from csr.files import disk_errors
 from flows.config import Recipe, overridden
 from flows.context import code_version, open_attempt, open_iteration, refuse_other_release
 from flows.forms import IterationRequest
 from flows.home import open_store
 from flows.iteration import STAGES, stages_of
 from flows.work import engines_closed_at_end
-from storage.atomic import disk_errors
 from storage.attempt import AttemptDir, IterationId, parse_iteration_id
 from storage.manifest import IterationManifest, StageRecord, damaged_files
 from storage.run_store import RunStore

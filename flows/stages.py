@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from csr.checkpoints import weights_sha256
 from csr.errors import ConfigError, DataError, NumericalError
+from csr.files import replaced_directory
 from csr.protocols import Benchmark, GenerateSettings, PreferenceSource, Similarity, StepSettings
 from csr.types import PairingResult, PolicyRef, Prompt, ResponseTree, SkipReason, StepRequest
 from csr.waves import in_waves, wave_size
@@ -26,7 +28,7 @@ from flows.probe import probe_policy
 from flows.progress import stage_progress
 from rewards import calibrated
 from rewards.statistics import Statistics, sample_statistics
-from storage.atomic import read_json, replaced_directory, write_json
+from storage.atomic import read_json, write_json
 from storage.manifest import StageRecord
 from storage.rows import generations_to_table, pairs_from_table, pairs_to_table, responses_to_table
 from storage.tables import read_table, shard_path, write_table
@@ -169,6 +171,7 @@ def train(context: IterationContext) -> StageRecord:
                 output_dir=building,
                 seed=context.seed,
                 progress=show,
+                checkpoint_dir=attempt.checkpoints / "train",
             )
             _check_finite(result.metrics)
             write_json(building / "history.json", {"history": result.history})
@@ -190,7 +193,10 @@ def train(context: IterationContext) -> StageRecord:
         "seed": context.seed,
         "probe_tolerance": recipe.probe_tolerance,
     }
-    return run_stage(context, "train", inputs, work)
+    record = run_stage(context, "train", inputs, work)
+    if not context.only_look:
+        shutil.rmtree(attempt.checkpoints, ignore_errors=True)
+    return record
 
 
 def evaluate(context: IterationContext, *, num_waves: int = 1) -> StageRecord:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from csr.errors import EnvironmentFault
-from storage.atomic import disk_errors, remove_temporaries
+from csr.files import disk_errors
+from storage.atomic import remove_temporaries
 from storage.manifest import utc_now
 
 _LOCK_TRIES = 3

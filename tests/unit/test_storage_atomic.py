@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 
 from csr.errors import DataError, EnvironmentFault, NumericalError
+from csr.files import publish_directory, replaced_directory, temporary_beside
 from storage import atomic
 from storage.atomic import (
-    publish_directory,
     read_json,
     remove_temporaries,
-    replaced_directory,
     require_free_space,
     short_lock,
-    temporary_beside,
     write_atomic,
     write_json,
 )
@@ -80,10 +78,8 @@ def test_a_disk_that_cannot_take_it_is_named(tmp_path, monkeypatch, number, prob
 
 def test_data_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     events = []
-    fsync, replace = atomic._fsync, os.replace
-    monkeypatch.setattr(
-        atomic, "_fsync", lambda p: (events.append(("fsync", p.is_dir())), fsync(p))
-    )
+    fsync, replace = atomic.fsync, os.replace
+    monkeypatch.setattr(atomic, "fsync", lambda p: (events.append(("fsync", p.is_dir())), fsync(p)))
     monkeypatch.setattr(os, "replace", lambda a, b: (events.append("rename"), replace(a, b)))
     write_json(tmp_path / "x.json", {})
     assert events == [("fsync", False), "rename", ("fsync", True)]
