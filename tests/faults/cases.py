@@ -64,15 +64,15 @@ def undisturbed(folder: Path) -> Undisturbed:
     return Undisturbed(recipe, folder, ended.events, made(home, RUN))
 
 
-def attempt(peace: Undisturbed, faults: Case) -> Result:
-    """Run into the faults one after another, then to the end; compare."""
+def attempt(peace: Undisturbed, faults: Case, start: Callable[..., Ended] = run) -> Result:
+    """`start` the run into the faults one after another, then to the end; compare."""
     name = " then ".join(f"{f.kind}-{f.at}" for f in faults)
     folder = peace.folder / name
     home = folder / "home"
     folder.mkdir()
     problems, before, num_met = [], {}, 0
     for number, fault in enumerate(faults):
-        ended = run(peace.recipe, home, folder / f"fault{number}", fault)
+        ended = start(peace.recipe, home, folder / f"fault{number}", fault)
         num_met += ended.status != 0
         must = number == 0
         problems += _fault_problems(peace, fault, ended, must=must)
@@ -80,7 +80,7 @@ def attempt(peace: Undisturbed, faults: Case) -> Result:
         problems += _changed(before, finished(home, RUN))
         before = finished(home, RUN)
     reported = report_time(home, RUN)
-    ended = run(peace.recipe, home, folder / "recovery")
+    ended = start(peace.recipe, home, folder / "recovery")
     problems += recovery_problems(peace, home, ended)
     problems += _changed(before, finished(home, RUN))
     if report_time(home, RUN) in (None, reported):

@@ -49,7 +49,7 @@ def main() -> int:
         peace = cases.undisturbed(Path(folder))
         print(f"An undisturbed run has {len(peace.events)} events.", flush=True)
         for part in chosen:
-            injected, results = _results(part, peace, arguments.jobs)
+            injected, results = _results(part, peace, Path(folder) / ENGINES, arguments.jobs)
             bad = [result for result in results if result.problems]
             for result in bad:
                 print(f"FAILED {result.name}: {'; '.join(result.problems[:5])}", flush=True)
@@ -63,11 +63,15 @@ def main() -> int:
     return 0 if all_well else 1
 
 
-def _results(part: str, peace: Undisturbed, num_jobs: int) -> tuple[str, list[Result]]:
+def _results(
+    part: str, peace: Undisturbed, engines_folder: Path, num_jobs: int
+) -> tuple[str, list[Result]]:
     if part == ENGINES:
         from tests.faults import real_engines
 
-        return "SIGKILL with vLLM, TRL and open_clip at work", real_engines.all_results()
+        engines_folder.mkdir()
+        results = real_engines.all_results(engines_folder)
+        return "SIGKILL with vLLM, TRL and open_clip at work", results
     injected, make = PARTS[part]
     return injected, cases.run_all(peace, make(peace), num_jobs, _show)
 
