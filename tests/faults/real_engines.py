@@ -9,6 +9,7 @@ events are chosen, not all.
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -104,13 +105,13 @@ def inner_kills(peace: Undisturbed) -> list[Case]:
     return [(Fault("kill", place),) for place in chosen]
 
 
-def all_results(folder: Path) -> list[Result]:
+def all_results(folder: Path, show: Callable[[Result], None]) -> list[Result]:
     """Every case, one after another: the engines want the machine for themselves."""
     peace = undisturbed(folder)
     results = []
     for case in (*inner_kills(peace), *border_kills(peace)):
         results.append(attempt(peace, case, run))
-        print(f"{peace.events[case[0].at - 1]}: {results[-1].problems or 'recovered'}", flush=True)
+        show(results[-1])
     return results
 
 
