@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from csr.errors import CSRError
 from tests.faults.command import RUN, Ended, run, start_parent
 from tests.faults.events import ALL_CHANGES, TAKES_SPACE, Fault
 from tests.faults.results import damage, finished, leftovers, made, report_time
@@ -66,6 +67,13 @@ def undisturbed(folder: Path) -> Undisturbed:
 
 def attempt(peace: Undisturbed, faults: Case, start: Callable[..., Ended] = run) -> Result:
     """`start` the run into the faults one after another, then to the end; compare."""
+    try:
+        return _attempt(peace, faults, start)
+    except CSRError as error:  # a file that cannot be read any more is a finding, not the end
+        return Result(faults, str(faults), [str(error)], 0)
+
+
+def _attempt(peace: Undisturbed, faults: Case, start: Callable[..., Ended]) -> Result:
     name = " then ".join(f"{f.kind}-{f.at}" for f in faults)
     folder = peace.folder / name
     home = folder / "home"
