@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from csr.errors import CSRError
 from tests.faults.command import RUN, Ended, run, start_parent
 from tests.faults.events import ALL_CHANGES, TAKES_SPACE, Fault
 from tests.faults.results import damage, finished, leftovers, made, report_time
@@ -64,15 +65,22 @@ def undisturbed(folder: Path) -> Undisturbed:
     return Undisturbed(recipe, folder, ended.events, made(home, RUN))
 
 
-def attempt(peace: Undisturbed, faults: Case) -> Result:
-    """Run into the faults one after another, then to the end; compare."""
+def attempt(peace: Undisturbed, faults: Case, start: Callable[..., Ended] = run) -> Result:
+    """`start` the run into the faults one after another, then to the end; compare."""
+    try:
+        return _attempt(peace, faults, start)
+    except CSRError as error:  # a file that cannot be read any more is a finding, not the end
+        return Result(faults, str(faults), [str(error)], 0)
+
+
+def _attempt(peace: Undisturbed, faults: Case, start: Callable[..., Ended]) -> Result:
     name = " then ".join(f"{f.kind}-{f.at}" for f in faults)
     folder = peace.folder / name
     home = folder / "home"
     folder.mkdir()
     problems, before, num_met = [], {}, 0
     for number, fault in enumerate(faults):
-        ended = run(peace.recipe, home, folder / f"fault{number}", fault)
+        ended = start(peace.recipe, home, folder / f"fault{number}", fault)
         num_met += ended.status != 0
         must = number == 0
         problems += _fault_problems(peace, fault, ended, must=must)
@@ -80,7 +88,7 @@ def attempt(peace: Undisturbed, faults: Case) -> Result:
         problems += _changed(before, finished(home, RUN))
         before = finished(home, RUN)
     reported = report_time(home, RUN)
-    ended = run(peace.recipe, home, folder / "recovery")
+    ended = start(peace.recipe, home, folder / "recovery")
     problems += recovery_problems(peace, home, ended)
     problems += _changed(before, finished(home, RUN))
     if report_time(home, RUN) in (None, reported):

@@ -7,9 +7,11 @@ The parent imports and does nothing else, so that no thread of a library is lost
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import forkserver
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN = "mine"
 _PRELOADED = "tests.faults.preloaded"
 TIMEOUT_SECONDS = 300
+
+_one_at_a_time = threading.Lock()
+"""Starting a process asks how others ended; of two threads that ask at once, one hears 255."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +75,16 @@ def start(
     """
     arguments = ("run", str(recipe), "--home", str(home), "--run-id", RUN)
     process = context().Process(target=_command, args=(arguments, home, log, fault, before))
-    process.start()
+    with _one_at_a_time:
+        process.start()
     return process
 
 
 def end(process: Any, log: Path) -> Ended:
     """Wait for it."""
-    process.join(TIMEOUT_SECONDS)
-    assert process.exitcode is not None, f"the command hangs: {log}"
+    assert wait([process.sentinel], TIMEOUT_SECONDS), f"the command hangs: {log}"
+    with _one_at_a_time:
+        process.join()
     return Ended(
         status=process.exitcode,
         err=log.with_suffix(".err").read_text(),

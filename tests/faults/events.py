@@ -80,7 +80,7 @@ class Watch:
     def __init__(self, home: Path, log: Path, fault: Fault) -> None:
         self._home, self._fault = f"{home.resolve()}/", fault
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        self._count, self._inside = 0, False
+        self._count, self._inside, self._process = 0, False, os.getpid()
 
     def start(self, calls: tuple[Owner, ...]) -> None:
         """Watch this process from here on."""
@@ -140,6 +140,8 @@ class Watch:
         return re.sub(r"[0-9a-f]{32}|(?<=\.training-)\w+", "*", below)
 
     def _event(self, name: str, path: str = "") -> None:
+        if os.getpid() != self._process:
+            return  # an engine's own helper
         self._count += 1
         os.write(self._log, f"{name}\n".encode())
         fault = self._fault

@@ -31,7 +31,8 @@ def made(home: Path, run_id: str) -> dict[str, Any]:
             found[f"{number} {file.name}"] = content_sha256(file, "generations")
         for stage in manifest.stages:
             key = f"{number} {stage.stage} {stage.shard}"
-            found[key] = (stage.status, stage.fingerprint, stage.metrics, stage.skipped)
+            metrics = {k: v for k, v in stage.metrics.items() if k != "seconds"}
+            found[key] = (stage.status, stage.fingerprint, metrics, stage.skipped)
     return found | {"status": store.run(run_id).status}
 
 

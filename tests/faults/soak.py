@@ -49,10 +49,8 @@ def main() -> int:
         peace = cases.undisturbed(Path(folder))
         print(f"An undisturbed run has {len(peace.events)} events.", flush=True)
         for part in chosen:
-            injected, results = _results(part, peace, arguments.jobs)
+            injected, results = _results(part, peace, Path(folder) / ENGINES, arguments.jobs)
             bad = [result for result in results if result.problems]
-            for result in bad:
-                print(f"FAILED {result.name}: {'; '.join(result.problems[:5])}", flush=True)
             num_twice = sum(len(r.faults) > 1 and r.num_faults == len(r.faults) for r in results)
             note = f" ({num_twice} of them killed twice)" if part == "twice" else ""
             count = f"{len(results) - len(bad)} of {len(results)}"
@@ -63,17 +61,22 @@ def main() -> int:
     return 0 if all_well else 1
 
 
-def _results(part: str, peace: Undisturbed, num_jobs: int) -> tuple[str, list[Result]]:
+def _results(
+    part: str, peace: Undisturbed, engines_folder: Path, num_jobs: int
+) -> tuple[str, list[Result]]:
     if part == ENGINES:
         from tests.faults import real_engines
 
-        return "SIGKILL with vLLM, TRL and open_clip at work", real_engines.all_results()
+        engines_folder.mkdir()
+        results = real_engines.all_results(engines_folder, _show)
+        return "SIGKILL with vLLM, TRL and open_clip at work", results
     injected, make = PARTS[part]
     return injected, cases.run_all(peace, make(peace), num_jobs, _show)
 
 
 def _show(result: Result) -> None:
-    print("." if not result.problems else "F", end="", file=sys.stderr, flush=True)
+    told = f"\nFAILED {result.name}: {'; '.join(result.problems[:5])}\n"
+    print(told if result.problems else ".", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
