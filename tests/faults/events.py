@@ -40,6 +40,9 @@ Owner = tuple[str, str, str]
 
 BORDERS: tuple[Owner, ...] = (
     ("flows.stages", "", "run_stage"),
+    ("flows.training", "", "run_stage"),
+    ("flows.benchmarks", "", "run_stage"),
+    ("flows.gating", "", "run_stage"),
     ("storage.manifest", "ManifestFile", "record"),
 )
 SCRIPTED_CALLS: tuple[Owner, ...] = (
