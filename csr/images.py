@@ -27,6 +27,10 @@ Pillow starts to warn; vision towers look at 0.1 to 2 MP."""
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
 """Bytes of one file. A 50 MP JPEG is about 25 MB."""
 
+MAX_ASPECT_RATIO = 200
+"""Longer side over shorter. Qwen2-VL's processor refuses more, and one that scales the shorter
+side up (CLIP's, to 336) would make gigabytes of a hair."""
+
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 """Pillow's other decoders (TIFF, PSD, EPS, ...) are never tried: each is attack
 surface, and photographs do not come in them."""
@@ -151,6 +155,11 @@ def _check_header(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > MAX_IMAGE_PIXELS:
         raise _too_many_pixels(name, f"it is {width} x {height}")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise DataError(
+            f"image {name} is {width} x {height}, and no side may be more than "
+            f"{MAX_ASPECT_RATIO} times the other. Cut it, or remove its prompt."
+        )
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise DataError(
             f"image {name} is animated ({image.format}); which frame is meant is unknown. Save the "

@@ -137,9 +137,10 @@ def _create(store: RunStore, recipe: Recipe, run_id: str) -> None:
 def _prepare(store: RunStore, run_id: str, checked: CheckedInputs) -> None:
     """Write what every iteration reads: prompts, quarantine, base policy."""
     files = [store.prompts_path(run_id)]
-    if checked.prompts.bad_images:
-        logger.warning("%d prompts left out: unreadable image", len(checked.prompts.bad_images))
-        write_table(store.quarantine_path(run_id), quarantine_to_table(checked.prompts.bad_images))
+    if bad := checked.prompts.bad_records:
+        counts = ", ".join(f"{name} {n}" for name, n in checked.prompts.skipped.items())
+        logger.warning("%d records left out: %s", len(bad), counts)
+        write_table(store.quarantine_path(run_id), quarantine_to_table(bad))
         files.append(store.quarantine_path(run_id))
     write_table(store.prompts_path(run_id), prompts_to_table(checked.prompts.prompts))
     store.record_files(run_id, tuple(files))
