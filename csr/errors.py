@@ -32,3 +32,7 @@ class NumericalError(CSRError, ArithmeticError):
 
 class RunFailed(Exception):
     """A run ended without finishing; what it finished stays and is resumed. Exit status 1."""
+
+
+class EngineLost(RunFailed):
+    """An engine died, hung, or ran out of memory; a new one with a smaller batch may do."""

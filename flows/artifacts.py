@@ -14,7 +14,7 @@ import math
 import platform
 import re
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -25,13 +25,15 @@ from prefect.artifacts import (
 )
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
-from prefect.events import emit_event
 from prefect.runtime import flow_run
 
+from csr.gates import Verdict
 from flows import listing
+from flows.events import GATE_TRIPPED, STAGE_FINISHED, emit
+from flows.gating import held_reason, verdicts_of
 from flows.inert import as_code, fitting
 from flows.pair_page import pair_page
-from flows.report import format_figure, iteration_plots
+from flows.report import iteration_plots
 from flows.report_server import report_url
 from flows.reporting import report_data
 from storage.attempt import AttemptDir
@@ -43,30 +45,6 @@ logger = logging.getLogger("csr")
 
 MAX_ARTIFACT_BYTES = 190_000
 """Artifacts lie in Prefect's database, and a browser loads them whole."""
-
-
-class Verdict(Protocol):
-    """What a gate says of one figure of an attempt."""
-
-    @property
-    def name(self) -> str:
-        """What was looked at."""
-
-    @property
-    def value(self) -> float | None:
-        """The figure; None where there is none."""
-
-    @property
-    def limit(self) -> float | None:
-        """What it may at most, or must at least, be."""
-
-    @property
-    def tripped(self) -> bool:
-        """Whether it is beyond the limit."""
-
-    @property
-    def message(self) -> str:
-        """What that means."""
 
 
 class Narrator:
@@ -84,11 +62,22 @@ class Narrator:
                 self._show_progress(*shard)
             elif stage == "pair":
                 publish_pairs(self._attempt)
-            elif stage == "evaluate" and flow_run.parent_flow_run_id is None:
-                publish_run(self._store, run_id, Pages())  # inside a run, the run itself tells it
-            _emit("csr.stage.finished", run_id, {"attempt": str(self._attempt.id), "stage": stage})
+            elif stage == "gate":
+                self._tell_verdicts(verdicts_of(self._attempt))
+                if flow_run.parent_flow_run_id is None:  # inside a run, the run itself tells it
+                    publish_run(self._store, run_id, Pages())
+            emit(STAGE_FINISHED, run_id, attempt=str(self._attempt.id), stage=stage)
         except Exception:  # the run's own files are the truth, and must not wait for a picture
             logger.warning("%s: nothing shown of %s", self._attempt.id, stage, exc_info=True)
+
+    def _tell_verdicts(self, verdicts: Sequence[Verdict]) -> None:
+        if not verdicts:
+            return
+        publish_verdicts(self._attempt, verdicts)
+        if any(verdict.tripped for verdict in verdicts):
+            attempt = self._attempt
+            reason = held_reason(attempt)
+            emit(GATE_TRIPPED, attempt.id.run_id, attempt=str(attempt.id), reason=reason)
 
     def _show_progress(self, shard: int) -> None:
         percent = 100.0 * (shard + 1) / self._num_shards
@@ -154,14 +143,14 @@ def publish_pairs(attempt: AttemptDir) -> None:
 
 
 def publish_verdicts(attempt: AttemptDir, verdicts: Sequence[Verdict]) -> None:
-    """What a gate says of the attempt, the limits that are broken first."""
+    """Each gate's value beside its limit, those that tripped first."""
+    tripped = sum(verdict.tripped for verdict in verdicts)
+    said = f"held: {tripped} of {len(verdicts)} gates tripped" if tripped else "no gate tripped"
     ordered = sorted(verdicts, key=lambda verdict: not verdict.tripped)
-    num_tripped = sum(verdict.tripped for verdict in verdicts)
-    outcome = f"held, {num_tripped} of {len(verdicts)} limits broken" if num_tripped else "passed"
     create_table_artifact(
         [_verdict_row(verdict) for verdict in ordered],
-        key=_key("gate", attempt.id.run_id, attempt.id.iteration),
-        description=f"Gate of {attempt.id}: {outcome}",
+        key=_key("gates", attempt.id.run_id, attempt.id.iteration),
+        description=f"{attempt.id}: {said}",
     )
 
 
@@ -169,7 +158,9 @@ def _figures(store: RunStore, run_id: str) -> tuple[list[dict[str, Any]], str]:
     """Rows of the held-out figures, the newest where they are many; and what they are."""
     rows = _figure_rows(store, run_id)
     newest = fitting(reversed(rows), lambda row: len(json.dumps(row)) + 2, MAX_ARTIFACT_BYTES)
-    advice = "; read chair_s beside recall and length" if "chair_s" in rows[-1] else ""
+    advice = (
+        "; read chair_s beside recall and length" if any("chair_s" in row for row in rows) else ""
+    )
     left_out = f"; the oldest {len(rows) - len(newest)} left out" if len(newest) < len(rows) else ""
     return newest[::-1], f"{run_id} on held-out images{advice}{left_out}"
 
@@ -178,7 +169,8 @@ def _plots(store: RunStore, run_id: str) -> str:
     """The headline figures over the iterations."""
     plots = iteration_plots(report_data(store, run_id))
     pictures = [f"![{name}]({_svg_uri(svg)})" for name, svg in plots.items()]
-    return "\n\n".join([f"# {run_id} over its iterations", *pictures])
+    shown = pictures or ["Nothing that is plotted has been measured."]
+    return "\n\n".join([f"# {run_id} over its iterations", *shown])
 
 
 def _report(store: RunStore, run_id: str) -> str:
@@ -188,11 +180,6 @@ def _report(store: RunStore, run_id: str) -> str:
     how = "`csr serve` turns this into a link." if url is None else f"[Open the report]({url})"
     place = f"The file {path} on {as_code(platform.node())}."
     return f"# Report of {run_id}\n\n{how}\n\n{place}"
-
-
-def _emit(event: str, run_id: str, payload: dict[str, Any]) -> None:
-    resource = {"prefect.resource.id": f"csr.run.{run_id}", "prefect.resource.name": run_id}
-    emit_event(event, resource=resource, payload=payload)
 
 
 def _figure_rows(store: RunStore, run_id: str) -> list[dict[str, Any]]:
@@ -219,12 +206,17 @@ def _headline(metrics: dict[str, float]) -> dict[str, float | None]:
     return {name: round(x, 4) if math.isfinite(x) else None for name, x in shown.items()}
 
 
-def _verdict_row(verdict: Verdict) -> dict[str, str]:
+def _verdict_row(verdict: Verdict) -> dict[str, Any]:
+    """A figure that is no number has no place in JSON, and so is written out."""
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value:.4g}"
+
     return {
-        "limit on": verdict.name,
-        "verdict": "broken" if verdict.tripped else "kept",
-        "value": format_figure(verdict.value),
-        "limit": format_figure(verdict.limit),
+        "gate": verdict.gate,
+        "verdict": "TRIPPED" if verdict.tripped else "fine" if verdict.value is not None else "",
+        "value": shown(verdict.value),
+        "limit": shown(verdict.limit),
         "message": verdict.message,
     }
 

@@ -31,7 +31,7 @@ app = App(
 
 app.command(cli_look.app, name="*")
 
-StageName = Literal["measure", "sample", "pair", "train", "evaluate"]
+StageName = Literal["measure", "sample", "pair", "train", "evaluate", "gate"]
 
 DEMO_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "tiny.yaml"
 
@@ -206,8 +206,9 @@ def promote(attempt_id: str, *, common: Common = Common()) -> int:
 
     Iterations built on another one are stale from then on; `csr run` makes them anew.
     """
-    from flows import promotion
+    from flows import environment, promotion
 
+    environment.apply(common.home)
     return answer(promotion.promote(common.home, attempt_id), promotion.table, common)
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from csr.config import ComponentConfig, Location, locations
 from csr.errors import ConfigError
+from csr.gates import Config as GatesConfig
 from csr.world.settings import Config as WorldConfig
 from flows.components import Component
 from flows.recipe_file import apply_override, read_document
@@ -91,6 +92,13 @@ class Recipe(ComponentConfig):
     """Prompts searched together; a shard is the unit that a resumed run keeps."""
     num_statistics_prompts: int = Field(default=128, ge=8)
     """Prompts whose sampled captions give the calibration its mean and deviation."""
+    isolation: Literal["inline", "process"] = "inline"
+    """`inline`: one process, whose engines stay warm beside the trainer. `process`: measure,
+    sample, train and evaluate run in child processes, so that all memory is free before training,
+    an engine that crashes fails one stage and not the run, and stages can have a time limit."""
+    stage_timeout_seconds: float | None = Field(default=None, gt=0)
+    """A stage (or shard) that takes longer, its engine's start included, is ended and counts as a
+    lost engine: it is tried once more. Only with isolation `process`; None is no limit."""
     world: WorldConfig | None = None
     """The embedded world to build; `${world}` in any path below is its directory."""
     data: DataConfig
@@ -102,6 +110,8 @@ class Recipe(ComponentConfig):
     """Starts from the reward of the source's preset, where it names one."""
     trainer: TrainerChoice
     evaluation: tuple[BenchmarkChoice, ...] = ()
+    gates: GatesConfig | None = GatesConfig()
+    """What stops the loop before it does harm; null judges nothing."""
     probe_tolerance: float = Field(default=1e-3, gt=0)
     """Largest difference in nats per token allowed between the sampler's and the trainer's
     log-probabilities of a freshly loaded policy (fp32; use about 0.1 in bf16)."""
@@ -112,6 +122,11 @@ class Recipe(ComponentConfig):
             raise ValueError(
                 f"reward.image_weight is {self.reward.image_weight}, but there is no `similarity` "
                 "to compare image and text. Name one, or set reward.image_weight to 0."
+            )
+        if self.isolation == "inline" and self.stage_timeout_seconds is not None:
+            raise ValueError(
+                f"stage_timeout_seconds is {self.stage_timeout_seconds}, but a stage that runs "
+                "inline cannot be ended. Set isolation to process, or leave the limit out."
             )
         names = [choice.name for choice in self.evaluation]
         if repeated := sorted({name for name in names if names.count(name) > 1}):

@@ -45,6 +45,7 @@ class IterationContext:
     """All that the stages of one iteration start from."""
 
     recipe: Recipe
+    store: RunStore
     attempt: AttemptDir
     policy: PolicyRef
     """The policy that samples; the reference in training."""
@@ -91,6 +92,7 @@ def open_attempt(home: str, attempt_id: str, *, only_look: bool = False) -> Iter
     recipe = validate(Recipe, manifest.config, asked.run_id)
     return IterationContext(
         recipe=recipe,
+        store=store,
         attempt=attempt,
         policy=PolicyRef(**manifest.policy_in),
         prompts=_prompts(store, recipe, asked.run_id, asked.iteration),
@@ -143,7 +145,8 @@ def run_stage(
     label = f"{context.attempt.id} {stage}" + ("" if shard is None else f" shard {shard}")
     mark = fingerprint(inputs=inputs, code=code_version())
     if manifest.is_done(stage, number, mark):
-        logger.info("%s: already done", label)
+        if not context.only_look:
+            logger.info("%s: already done", label)
         done = manifest.read().stage(stage, number)
         assert done is not None
         return done

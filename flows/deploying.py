@@ -6,17 +6,20 @@ Safe to repeat: names are identities, and what is there is brought up to date.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import SecretStr
 
 from csr.errors import EnvironmentFault
 
 DEPLOY_FILES = Path(__file__).resolve().parent.parent / "deploy"
 WORK_POOL = "csr"
+NOTIFY_URL = "CSR_NOTIFY_URL"
 QUEUES = {"rerun": 1, "default": 2}
 """Name -> priority, 1 first: what a person asks for goes before what is scheduled."""
 
@@ -39,7 +42,7 @@ def deploy() -> list[str]:
         f"work pool {WORK_POOL} with the queues {', '.join(QUEUES)}",
         f"concurrency limit {ENGINE_LIMIT}",
         "deployments csr-run, csr-iteration, csr-evaluate",
-        *(f"automation {name}" for name in automations),
+        *automations,
     ]
 
 
@@ -80,18 +83,46 @@ def _prefect(*arguments: str) -> None:
 
 
 def _apply_automations(document: dict[str, Any]) -> list[str]:
-    """Create each automation, or update the one of its name; Prefect's own command doubles it."""
+    """Create each automation, or update the one of its name; Prefect's own command doubles it.
+
+    Those that notify need somebody to notify: without a URL they are left out, and told so.
+    """
     from prefect.client.orchestration import get_client
     from prefect.events.schemas.automations import AutomationCore
 
-    names = []
+    block_id = _notify_block()
+    told = []
     with get_client(sync_client=True) as client:
         for wanted in document["automations"]:
-            automation = AutomationCore.model_validate(wanted)
+            actions = [_with_block(action, block_id) for action in wanted["actions"]]
+            if None in actions:
+                told.append(f"automation {wanted['name']} left out: {NOTIFY_URL} is not set")
+                continue
+            automation = AutomationCore.model_validate({**wanted, "actions": actions})
             known = client.read_automations_by_name(automation.name)
             if known:
                 client.update_automation(known[0].id, automation)
             else:
                 client.create_automation(automation)
-            names.append(automation.name)
-    return names
+            told.append(f"automation {automation.name}")
+    return told
+
+
+def _notify_block() -> str | None:
+    """The ID of the webhook block; None without a URL. The URL may hold a secret, and does not
+    stand in any file.
+    """
+    from prefect.blocks.webhook import Webhook
+
+    url = os.environ.get(NOTIFY_URL)
+    if not url:
+        return None
+    saved = Webhook(method="POST", url=SecretStr(url)).save("csr-notify", overwrite=True)
+    return str(saved)
+
+
+def _with_block(action: dict[str, Any], block_id: str | None) -> dict[str, Any] | None:
+    if "block" not in action:
+        return action
+    rest = {name: value for name, value in action.items() if name != "block"}
+    return None if block_id is None else {**rest, "block_document_id": block_id}

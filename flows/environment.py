@@ -7,6 +7,7 @@ imported. A value that the user has set stays.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,12 @@ TELEMETRY = (
     Setting("PREFECT_SERVER_ANALYTICS_ENABLED", "false", "Prefect's server sends none"),
     Setting("PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS", "false", "Prefect collects no metrics"),
     Setting("PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "false", "no question about releases"),
+)
+
+VLLM_LOGGING = Setting(
+    "VLLM_CONFIGURE_LOGGING",
+    "0",
+    "with each engine vLLM would replace the handlers that pass its warnings on to the flow UI",
 )
 
 PREFECT = (
@@ -55,11 +62,7 @@ PREFECT = (
         "csr,vllm,trl,transformers,peft,py.warnings",
         "so that the flow UI has our lines too, and what the libraries warn of",
     ),
-    Setting(
-        "VLLM_CONFIGURE_LOGGING",
-        "0",
-        "vLLM's own logging replaces Prefect's handlers on its logger when it is imported",
-    ),
+    VLLM_LOGGING,
     Setting(
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW",
         "ignore",
@@ -98,6 +101,12 @@ def apply(home: Path, *, offline: bool = False, console_level: str | None = None
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", console_level)
     for name, value in settings(home, offline=offline).items():
         os.environ.setdefault(name, value)
+
+
+def for_stage_process() -> dict[str, str]:
+    """This process's environment, with what it imports from."""
+    imports = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    return {VLLM_LOGGING.name: VLLM_LOGGING.value, **os.environ, "PYTHONPATH": imports}
 
 
 def settings(home: Path, *, offline: bool = False) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from csr.types import PreferencePair, ResponseTree
+from csr.types import PairingResult, ResponseTree, SkipReason
 from rewards.statistics import Statistics
 
 
@@ -30,12 +30,18 @@ def tree_figures(trees: Sequence[ResponseTree]) -> dict[str, float]:
     }
 
 
-def pair_figures(pairs: Sequence[PreferencePair], num_prompts: int) -> dict[str, float]:
-    """Counts, and means over the pairs."""
-    counts: dict[str, float] = {"num_prompts": num_prompts, "num_pairs": len(pairs)}
+def pair_figures(result: PairingResult, num_prompts: int) -> dict[str, float]:
+    """Counts, and means over the pairs and over all responses."""
+    pairs = result.pairs
+    counts: dict[str, float] = {
+        "num_prompts": num_prompts,
+        "num_pairs": len(pairs),
+        "equal_share": _num_equal(result) / num_prompts,
+    }
     if not pairs:
         return counts
     return counts | {
+        "mean_response_reward": _mean(response.reward for response in result.responses),
         "mean_margin": _mean(pair.margin for pair in pairs),
         "mean_chosen_reward": _mean(pair.chosen.reward for pair in pairs),
         "mean_rejected_reward": _mean(pair.rejected.reward for pair in pairs),
@@ -44,6 +50,16 @@ def pair_figures(pairs: Sequence[PreferencePair], num_prompts: int) -> dict[str,
         "mean_chosen_tokens": _mean(pair.chosen.num_tokens for pair in pairs),
         "mean_rejected_tokens": _mean(pair.rejected.num_tokens for pair in pairs),
     }
+
+
+def _num_equal(result: PairingResult) -> int:
+    """Prompts whose two responses say the same, left out for that or not."""
+    said = [
+        [" ".join(side.text.split()).casefold() for side in (pair.chosen, pair.rejected)]
+        for pair in result.pairs
+    ]
+    paired = sum(chosen == rejected for chosen, rejected in said)
+    return paired + result.skipped.get(SkipReason.EQUAL_TEXT.value, 0)
 
 
 def sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -2,16 +2,18 @@
 
 Each stage reads from the store and writes to it, and the manifest there alone says what is
 done; so an interrupted iteration goes on where it stopped. Iteration 0 only evaluates the
-base model.
+base model, and no gate can trip there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from flows import stages
-from flows.context import IterationContext, Unfinished, open_iteration
+from flows.context import IterationContext, Unfinished, open_attempt, open_iteration
+from flows.gating import gate
 
 STAGES: dict[str, Callable[..., object]] = {
     "measure": stages.measure,
@@ -19,11 +21,19 @@ STAGES: dict[str, Callable[..., object]] = {
     "pair": stages.pair,
     "train": stages.train,
     "evaluate": stages.evaluate,
+    "gate": gate,
 }
 """In the order in which they run."""
 
-BASE_STAGES = ("evaluate",)
+BASE_STAGES = ("evaluate", "gate")
 """Those of iteration 0."""
+
+ENGINELESS_STAGES = ("pair",)
+"""Those that start no engine."""
+
+
+BATCHED = ("measure", "sample", "evaluate")
+"""Stages that can take their prompts in smaller batches."""
 
 
 def stages_of(
@@ -48,9 +58,30 @@ def run_stages(names: Sequence[str], num_shards: int, do: Callable[..., object])
             do(name, *(() if shard is None else (shard,)))
 
 
-def do_stage(context: IterationContext, stage: str, *shard: int) -> object:
-    """Run one stage, in this process."""
-    return STAGES[stage](context, *shard)
+def do_stage(context: IterationContext, stage: str, *shard: int, num_waves: int = 1) -> None:
+    """Run one stage, in this process; one that works in batches, in `num_waves` of them."""
+    waves = {"num_waves": num_waves} if stage in BATCHED else {}
+    STAGES[stage](context, *shard, **waves)
+
+
+def is_done(context: IterationContext, stage: str, *shard: int) -> bool:
+    """Whether the manifest says that a stage is done. Starts no engine, changes nothing."""
+    try:
+        do_stage(replace(context, only_look=True), stage, *shard)
+    except Unfinished:
+        return False
+    return True
+
+
+def needs_engine(home: str, attempt_id: str, names: Sequence[str]) -> bool:
+    """Whether a stage among these that uses an engine is not done. Changes nothing."""
+    context = open_attempt(home, attempt_id, only_look=True)
+    names = [name for name in names if name not in ENGINELESS_STAGES]
+    try:
+        run_stages(names, context.num_shards, partial(do_stage, context))
+    except Unfinished:
+        return True
+    return False
 
 
 def is_finished(home: str, run_id: str, num_iterations: int) -> bool:

@@ -13,13 +13,15 @@ from csr.errors import CSRError, RunFailed
 from flows.checks import CheckedInputs, check_inputs, check_without_world
 from flows.config import Recipe, load_recipe, run_id_of
 from flows.context import code_version, refuse_other_release
-from flows.engines import close_engines
+from flows.gating import held_reason
 from flows.home import open_store
 from flows.iteration import is_finished
 from flows.reporting import write_report
 from flows.requests import RunRequest
 from flows.versions import package_versions
+from flows.work import engines_closed_at_end
 from flows.worlds import build_missing_world, locate_world
+from storage.lineage import is_held
 from storage.rows import prompts_to_table, quarantine_to_table
 from storage.run_store import RunStore
 from storage.tables import write_table
@@ -88,12 +90,30 @@ def do_iterations(run: PreparedRun, do: Callable[[int], object]) -> None:
     """
     last = run.recipe.num_iterations
     run.store.set_status(run.run_id, "running")
-    with _status_at_end(run.store, run.run_id):
+    with engines_closed_at_end(), _status_at_end(run.store, run.run_id):
         for iteration in range(last + 1):
             do(iteration)
             write_report(run.store.home, run.run_id)
+            _stop_if_held(run, iteration)
             logger.info("%s: iteration %d of %d done", run.run_id, iteration, last)
     write_report(run.store.home, run.run_id)
+
+
+class Held(RunFailed):
+    """A gate holds an iteration, and the recipe says to stop then."""
+
+
+def _stop_if_held(run: PreparedRun, iteration: int) -> None:
+    attempt = run.store.attempt(run.run_id, iteration)
+    gates = run.recipe.gates
+    if gates is None or gates.on_trip == "continue":
+        return
+    if is_held(run.store, attempt.manifest.read()):
+        raise Held(
+            f"run {run.run_id}: {attempt.id} is held, and the policy before it stays current. "
+            f"{held_reason(attempt)} To go on all the same: csr promote {attempt.id}, then this "
+            "command again."
+        )
 
 
 def _is_prepared(store: RunStore, run_id: str) -> bool:
@@ -132,6 +152,9 @@ def _prepare(store: RunStore, run_id: str, checked: CheckedInputs) -> None:
 def _status_at_end(store: RunStore, run_id: str) -> Iterator[None]:
     try:
         yield
+    except Held:
+        store.set_status(run_id, "held")
+        raise
     except CSRError as error:
         store.set_status(run_id, "failed")
         raise RunFailed(f"run {run_id}: {error}") from error
@@ -143,5 +166,3 @@ def _status_at_end(store: RunStore, run_id: str) -> Iterator[None]:
         raise
     else:
         store.set_status(run_id, "done")
-    finally:
-        close_engines()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from csr.protocols import Json
 from flows.figures import sum_counts
+from flows.gating import verdicts_of
 from flows.home import open_store
 from storage.attempt import AttemptDir, parse_iteration_id
 from storage.lineage import is_stale, stale_iterations
@@ -90,6 +92,7 @@ def iteration(home: Path, iteration_id: str) -> Json:
         "tables": _tables(attempt),
         "seconds": _seconds(manifest),
         "policy": {"path": policy.get("model_path"), "sha256": policy.get("sha256")},
+        "gates": [dataclasses.asdict(verdict) for verdict in verdicts_of(attempt)],
     }
 
 
@@ -136,6 +139,10 @@ def iteration_table(shape: Json) -> Any:
             view.add_row(f"{part}.{name}", _cell(value))
     for name, facts in shape["tables"].items():
         view.add_row(f"tables.{name}", f"{facts['rows']} rows, {facts['content_sha256'][:16]}")
+    for verdict in shape["gates"]:
+        said = verdict["message"] or "fine"
+        figures = f"{_cell(verdict['value'])}, limit {_cell(verdict['limit'])}"
+        view.add_row(f"gates.{verdict['gate']}", f"{figures}: {said}")
     return view
 
 

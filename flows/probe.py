@@ -33,9 +33,10 @@ def probe_policy(
     """
     prompts = [pair.prompt for pair in pairs[:NUM_PROBE_TEXTS]]
     token_ids = [pair.chosen.token_ids for pair in pairs[:NUM_PROBE_TEXTS]]
+    # The trainer frees its model when it has scored; a sampler that starts only then finds room.
+    expected = engines.trainer().score(after.model_path, prompts, token_ids)
     old = engines.sampler(before).score(prompts, token_ids)
     new = engines.sampler(after).score(prompts, token_ids)
-    expected = engines.trainer().score(after.model_path, prompts, token_ids)
     changes, errors = _differences(old, new), _differences(new, expected)
     change, error = max(changes), max(errors)
     # Written so that NaN, which compares false with everything, is refused too.

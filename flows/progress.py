@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -25,6 +25,7 @@ console = Console(stderr=True)
 
 _SECONDS_BETWEEN_LINES = 15.0
 _bars: Progress | None = None
+_relay: Callable[[str], ProgressCallback] | None = None
 
 
 @contextmanager
@@ -52,6 +53,9 @@ def live_bars() -> Iterator[None]:
 @contextmanager
 def stage_progress(label: str) -> Iterator[ProgressCallback]:
     """A callback taking (done, total) for one piece of work; its bar goes when that ends."""
+    if _relay is not None:
+        yield _relay(label)
+        return
     if _bars is None:
         yield _LinePrinter(label)
         return
@@ -61,6 +65,12 @@ def stage_progress(label: str) -> Iterator[ProgressCallback]:
         yield lambda done, total: bars.update(bar, completed=done, total=total)
     finally:
         bars.remove_task(bar)
+
+
+def relay_progress(report: Callable[[str], ProgressCallback]) -> None:
+    """Show nothing in this process; `report` gives a label's callback. For child processes."""
+    global _relay
+    _relay = report
 
 
 def log_to_console() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from csr.errors import DataError
 from csr.protocols import Json
 from flows.home import open_store
+from flows.reporting import write_report
 from storage.attempt import IterationId, parse_iteration_id
 from storage.lineage import stale_iterations
+from storage.run_store import RunStore
 
 
 def promote(home: Path, attempt_id: str) -> Json:
@@ -30,11 +33,22 @@ def promote(home: Path, attempt_id: str) -> Json:
             )
         store.set_current(asked.run_id, asked.iteration, attempt.number, promoted=True)
         stale = stale_iterations(store, asked.run_id)
+        write_report(store.home, asked.run_id)
+    _tell_server(store, asked.run_id)
     return {
         "iteration_id": str(IterationId(asked.run_id, asked.iteration)),
         "attempt": attempt.number,
         "stale": [str(IterationId(asked.run_id, number)) for number in stale],
     }
+
+
+def _tell_server(store: RunStore, run_id: str) -> None:
+    """The flow UI's table of figures tells stale iterations, where there is a server to tell."""
+    if "PREFECT_API_URL" not in os.environ:
+        return
+    from flows.artifacts import Pages, tell_run
+
+    tell_run(store, run_id, Pages())
 
 
 def table(shape: Json) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from csr.gates import Verdict
 from flows.charts import Chart, Series, histogram, line_chart
 from flows.compare import RunMetrics, compare_runs
 from flows.metric_names import DISTRIBUTIONS, HEADLINE_GROUP, METRICS, Metric
@@ -73,6 +74,9 @@ class ReportIteration:
     history: Sequence[Mapping[str, float]] = ()
     """One row a logged optimiser step, with its `step`."""
     examples: Sequence[ReportExample] = ()
+    gates: Sequence[Verdict] = ()
+    held: str = ""
+    """Why a gate holds it; empty where none does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

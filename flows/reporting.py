@@ -9,10 +9,12 @@ from typing import Any
 from csr.protocols import Json
 from csr.types import PreferencePair, ScoredResponse
 from flows import listing
+from flows.gating import held_reason, verdicts_of
 from flows.home import open_store
 from flows.report import ReportData, ReportExample, ReportIteration, ReportStage, render_report
 from storage.atomic import read_json, write_text
 from storage.attempt import AttemptDir
+from storage.lineage import is_held
 from storage.manifest import StageRecord
 from storage.rows import pairs_from_table
 from storage.run_store import RunStore
@@ -80,6 +82,8 @@ def _iteration(store: RunStore, attempt: AttemptDir) -> ReportIteration:
         rejected=_parts_of_all([pair.rejected for pair in pairs]),
         history=_history(attempt),
         examples=[_example(pair) for pair in pairs[:NUM_EXAMPLES]],
+        gates=verdicts_of(attempt),
+        held=held_reason(attempt) if is_held(store, manifest) else "",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-StageName = Literal["measure", "sample", "pair", "train", "evaluate"]
+StageName = Literal["measure", "sample", "pair", "train", "evaluate", "gate"]
 
 Settings = tuple[str, ...]
 
@@ -24,8 +24,11 @@ def home_of(home: str | None) -> Path:
 class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    home: str | None = None
-    """Folder that holds all runs; empty means CSR_HOME where the flow runs."""
+    # Said in so many words: Prefect's form loses a docstring that stands in a base class.
+    home: str | None = Field(
+        default=None,
+        description="Folder that holds all runs; empty means CSR_HOME where the flow runs.",
+    )
 
     @property
     def home_path(self) -> Path:

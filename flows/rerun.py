@@ -19,10 +19,10 @@ from typing import Any
 from csr.errors import ConfigError, DataError
 from flows.config import Recipe, overridden
 from flows.context import code_version, open_attempt, open_iteration, refuse_other_release
-from flows.engines import close_engines
 from flows.home import open_store
 from flows.iteration import STAGES, stages_of
 from flows.requests import IterationRequest
+from flows.work import engines_closed_at_end
 from storage.attempt import AttemptDir, IterationId, parse_iteration_id
 from storage.manifest import IterationManifest, StageRecord, damaged_files
 from storage.run_store import RunStore
@@ -32,12 +32,16 @@ logger = logging.getLogger("csr")
 FIXED_SETTINGS = ("name", "num_iterations", "world", "data", "policy")
 """What a run starts from; its stored prompts and its base model follow from them."""
 
+UNREAD_SETTINGS = ("isolation", "stage_timeout_seconds")
+"""How the work is done, which changes nothing of what is made."""
+
 SETTINGS_READ = {
     "measure": ("seed", "sampler", "similarity", "source", "reward", "num_statistics_prompts"),
     "sample": ("seed", "sampler", "similarity", "source", "reward", "shard_size"),
     "pair": ("source", "reward"),
     "train": ("seed", "trainer", "sampler", "probe_tolerance"),
     "evaluate": ("sampler", "evaluation", "shard_size"),
+    "gate": ("sampler", "evaluation", "gates"),
 }
 """Stage -> the settings that decide what it makes."""
 
@@ -62,22 +66,18 @@ def opened_iteration(request: IterationRequest) -> Iterator[IterationWork]:
     asked = parse_iteration_id(request.iteration_id)
     store = open_store(request.home_path)
     stages = _requested_stages(request, asked.iteration)
-    with store.lock(asked.run_id):
+    with store.lock(asked.run_id), engines_closed_at_end():
         attempt = _attempt(store, asked, request)
         context = open_attempt(str(store.home), str(attempt.id))
-        try:
-            yield IterationWork(
-                home=str(store.home),
-                attempt_id=str(attempt.id),
-                iteration=asked.iteration,
-                num_shards=context.num_shards,
-                stages=stages,
-            )
-            if request.until_stage and attempt.manifest.read().status == "running":
-                attempt.manifest.update(status="suspended")
-        finally:
-            if request.attempt == "new":
-                close_engines()
+        yield IterationWork(
+            home=str(store.home),
+            attempt_id=str(attempt.id),
+            iteration=asked.iteration,
+            num_shards=context.num_shards,
+            stages=stages,
+        )
+        if request.until_stage and attempt.manifest.read().status == "running":
+            attempt.manifest.update(status="suspended")
 
 
 def _requested_stages(request: IterationRequest, iteration: int) -> list[str]:
@@ -127,6 +127,8 @@ def _rerun_attempt(store: RunStore, asked: IterationId, request: IterationReques
     _take_over(origin, attempt, records)
     if asked.iteration == 0 or "train" in taken:
         attempt.manifest.update(policy_out=_moved(manifest.policy_out, origin, attempt))
+    if "evaluate" in taken:
+        attempt.manifest.update(metrics=manifest.metrics)
     return attempt
 
 

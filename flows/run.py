@@ -2,39 +2,46 @@
 
 The same flows serve the command line, schedules and the forms of the flow UI. Tasks take and
 return names and small numbers; tables and weights stay in the store. They run one after
-another, since they share one engine. Prefect's own result cache stays off: the store's
-manifests say what is done.
+another, since they share one warm engine, in this process or in a child of it. Prefect's own
+result cache stays off: the store's manifests say what is done.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec
 
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run, task_run
 from prefect.states import Failed
 
 from csr.errors import CSRError, RunFailed
+from flows import retry
 from flows.artifacts import Narrator, Pages, tell_run
 from flows.config import Recipe
 from flows.context import open_attempt
 from flows.evaluating import evaluation_of
-from flows.iteration import do_stage, run_stages
-from flows.launch import do_iterations, prepared_run, recipe_of
+from flows.events import RUN_ENDED, emit
+from flows.iteration import needs_engine, run_stages
+from flows.launch import Held, do_iterations, prepared_run, recipe_of
 from flows.progress import log_to_console
 from flows.requests import EvaluateRequest, IterationRequest, RunRequest
-from flows.rerun import opened_iteration
+from flows.rerun import IterationWork, opened_iteration
 from flows.settling import label_this_run
 from flows.slots import engine_slot
+from flows.work import do_work
 from storage.attempt import parse_iteration_id
 from storage.run_store import RunStore
 
 P = ParamSpec("P")
+
+MAX_STARTS = 5
+"""Of one flow run. A run that crashes each time must not be started for ever by itself."""
 
 
 def _told(body: Callable[P, Any]) -> Callable[P, Any]:
@@ -46,9 +53,21 @@ def _told(body: Callable[P, Any]) -> Callable[P, Any]:
         try:
             return body(*args, **kwargs)
         except (CSRError, RunFailed) as error:
-            return Failed(message=str(error), data=error)
+            name = "Held" if isinstance(error, Held) else "Failed"
+            return Failed(name=name, message=str(error), data=error)
 
     return wrapped
+
+
+def _begin() -> None:
+    """What each flow does first. RunFailed where it was started too often."""
+    label_this_run()
+    if flow_run.run_count > MAX_STARTS:
+        raise RunFailed(
+            f"started {flow_run.run_count} times without coming to its end: no more by itself. "
+            "Look at the logs of the earlier starts; then start a new run of the deployment, "
+            "which goes on where this one stopped."
+        )
 
 
 def _run_name() -> str:
@@ -97,7 +116,7 @@ def csr_evaluate(request: EvaluateRequest) -> None:
 
 
 def _do_run(recipe: Recipe, run_id: str, home: Path) -> None:
-    label_this_run()
+    _begin()
     pages = Pages()
     with prepared_run(recipe, run_id, home) as run:
 
@@ -108,14 +127,17 @@ def _do_run(recipe: Recipe, run_id: str, home: Path) -> None:
             )
             tell_run(run.store, run_id, pages)
 
-        do_iterations(run, do)
+        try:
+            do_iterations(run, do)
+        finally:
+            emit(RUN_ENDED, run_id)
 
 
 @flow(name="csr-iteration", flow_run_name=_iteration_name)
 @_told
 def csr_iteration(request: IterationRequest) -> str:
     """Do one iteration; what is done already is skipped. Returns the attempt's ID."""
-    label_this_run()
+    _begin()
     with opened_iteration(request) as work:
         attempt = open_attempt(work.home, work.attempt_id).attempt
         narrator = Narrator(RunStore(Path(work.home)), attempt, work.num_shards)
@@ -128,14 +150,27 @@ def csr_iteration(request: IterationRequest) -> str:
                 outcome.result()  # raises what the stage was refused for
             narrator.tell(stage, *shard)
 
-        run_stages(work.stages, work.num_shards, as_task)
+        with _slot_for(work):
+            run_stages(work.stages, work.num_shards, as_task)
     return work.attempt_id
 
 
-@task(cache_policy=NO_CACHE)
+def _slot_for(work: IterationWork) -> AbstractContextManager[None]:
+    """Held over all of an iteration: its stages share warm engines."""
+    needed = needs_engine(work.home, work.attempt_id, work.stages)
+    return engine_slot() if needed else nullcontext()
+
+
+def _is_worth_a_retry(_task: Any, _run: Any, state: State[Any]) -> bool:
+    try:
+        state.result()
+    except BaseException as error:
+        return retry.try_again(error)
+    return False
+
+
+@task(cache_policy=NO_CACHE, retries=retry.MAX_TRIES - 1, retry_condition_fn=_is_worth_a_retry)
 @_told
 def stage_task(home: str, attempt_id: str, stage: str, shard: int | None = None) -> None:
-    """Run one stage; see `flows.stages` for what each does."""
-    number = () if shard is None else (shard,)
-    with engine_slot(stage):
-        do_stage(open_attempt(home, attempt_id), stage, *number)
+    """Run one stage; see `flows.stages` for what each does. A second try has smaller batches."""
+    do_work(home, attempt_id, stage, shard, num_waves=retry.num_waves(task_run.run_count))

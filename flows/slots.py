@@ -6,30 +6,39 @@ lease: it comes back by itself when the process that holds it dies.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from flows.server import is_own_server
 
+logger = logging.getLogger("csr")
+
 ENGINE_LIMIT = "csr-engine"
 
-ENGINE_STAGES = ("measure", "sample", "train", "evaluate", "gate")
-
-_LEASE_SECONDS = 120.0
+_LEASE_SECONDS = 60.0
+_SECONDS_BEFORE_TOLD = 10.0
 
 
 @contextmanager
-def engine_slot(stage: str) -> Iterator[None]:
-    """Wait for a slot and hold it inside, where the stage may start an engine.
+def engine_slot() -> Iterator[None]:
+    """Wait for a slot and hold it inside.
 
     A server that lives for one run alone has nobody to share with.
     """
-    if stage not in ENGINE_STAGES or is_own_server():
+    if is_own_server():
         yield
         return
     from prefect.concurrency.sync import concurrency
 
-    with concurrency(ENGINE_LIMIT, lease_duration=_LEASE_SECONDS, strict=False):
+    with ExitStack() as stack:
+        take = partial(concurrency, ENGINE_LIMIT, lease_duration=_LEASE_SECONDS, strict=False)
+        try:
+            stack.enter_context(take(timeout_seconds=_SECONDS_BEFORE_TOLD))
+        except TimeoutError:
+            logger.info("waiting: all slots of the limit %s are taken", ENGINE_LIMIT)
+            stack.enter_context(take())
         yield
 
 

@@ -19,6 +19,7 @@ from csr.checkpoints import weights_sha256
 from csr.errors import ConfigError, DataError, NumericalError
 from csr.protocols import Benchmark, GenerateSettings, PreferenceSource, Similarity, StepSettings
 from csr.types import PairingResult, PolicyRef, Prompt, ResponseTree, SkipReason, StepRequest
+from csr.waves import in_waves, wave_size
 from flows.config import BenchmarkChoice
 from flows.context import IterationContext, StageOutcome, run_stage
 from flows.figures import caption_figures, pair_figures, sum_counts, tree_figures
@@ -34,10 +35,11 @@ from storage.tables import read_table, shard_path, write_table
 from storage.trees import trees_from_table, trees_to_table
 
 
-def measure(context: IterationContext) -> StageRecord | None:
+def measure(context: IterationContext, *, num_waves: int = 1) -> StageRecord | None:
     """How the current policy's own captions look: what the centred calibration needs.
 
-    None where the recipe's calibration needs no such statistics.
+    None where the recipe's calibration needs no such statistics. Here as below, more waves take
+    less memory and more time, and change no result.
     """
     recipe = context.recipe
     if recipe.reward.calibration != "centred":
@@ -57,6 +59,7 @@ def measure(context: IterationContext) -> StageRecord | None:
                 seed=context.seed,
                 progress=progress,
                 num_captions=recipe.num_statistics_prompts,
+                num_waves=num_waves,
             )
         path = _statistics_path(context)
         write_json(path, statistics.model_dump(mode="json"))
@@ -73,7 +76,7 @@ def measure(context: IterationContext) -> StageRecord | None:
     return run_stage(context, "measure", inputs, work)
 
 
-def sample(context: IterationContext, shard: int) -> StageRecord:
+def sample(context: IterationContext, shard: int, *, num_waves: int = 1) -> StageRecord:
     """Search a shard's response trees and store every node."""
     recipe = context.recipe
     prompts = context.shard(shard)
@@ -83,15 +86,17 @@ def sample(context: IterationContext, shard: int) -> StageRecord:
         engines = context.engines
         similarity = engines.similarity()
         label = f"{context.attempt.id} sample {shard + 1}/{context.num_shards}"
+        trees: list[ResponseTree] = []
         with stage_progress(label) as progress:
-            trees = _source(context).generate(
-                prompts,
-                policy=context.policy,
-                sampler=engines.sampler(context.policy),
-                scorer=calibrated.build(recipe.reward, similarity, statistics),
-                seed=context.seed,
-                progress=progress,
-            )
+            for wave, shown in in_waves(prompts, num_waves, progress):
+                trees += _source(context).generate(
+                    wave,
+                    policy=context.policy,
+                    sampler=engines.sampler(context.policy),
+                    scorer=calibrated.build(recipe.reward, similarity, statistics),
+                    seed=context.seed,
+                    progress=shown,
+                )
         path = shard_path(context.attempt.nodes, shard)
         write_table(path, trees_to_table(trees, iteration=context.attempt.id.iteration))
         skipped = sum_counts(tree.skipped for tree in trees)
@@ -137,7 +142,7 @@ def pair(context: IterationContext) -> StageRecord:
         return StageOutcome(
             files=(responses, pairs),
             skipped=dict(result.skipped),
-            metrics=pair_figures(result.pairs, len(context.prompts)),
+            metrics=pair_figures(result, len(context.prompts)),
         )
 
     inputs = {
@@ -187,8 +192,8 @@ def train(context: IterationContext) -> StageRecord:
     return run_stage(context, "train", inputs, work)
 
 
-def evaluate(context: IterationContext) -> StageRecord:
-    """Ask the newest policy every benchmark's questions, greedily. Ends the iteration."""
+def evaluate(context: IterationContext, *, num_waves: int = 1) -> StageRecord:
+    """Ask the newest policy every benchmark's questions, greedily."""
     attempt, recipe = context.attempt, context.recipe
     policy_out = attempt.manifest.read().policy_out
     assert policy_out is not None, "train comes first"
@@ -199,7 +204,7 @@ def evaluate(context: IterationContext) -> StageRecord:
         metrics: dict[str, float] = {}
         files = []
         for choice, benchmark in zip(recipe.evaluation, benchmarks, strict=True):
-            responses, figures = _run_benchmark(context, policy, choice, benchmark)
+            responses, figures = _run_benchmark(context, policy, choice, benchmark, num_waves)
             metrics |= figures
             files.append(responses)
         path = attempt.evaluation / "metrics.json"
@@ -213,13 +218,17 @@ def evaluate(context: IterationContext) -> StageRecord:
         "prompts": [prompt_inputs(benchmark.prompts()) for benchmark in benchmarks],
     }
     record = run_stage(context, "evaluate", inputs, work)
-    if not context.only_look and attempt.manifest.read().status != "done":
-        attempt.manifest.update(metrics=record.metrics, status="done")
+    if not context.only_look and attempt.manifest.read().metrics != record.metrics:
+        attempt.manifest.update(metrics=record.metrics)
     return record
 
 
 def _run_benchmark(
-    context: IterationContext, policy: PolicyRef, choice: BenchmarkChoice, benchmark: Benchmark
+    context: IterationContext,
+    policy: PolicyRef,
+    choice: BenchmarkChoice,
+    benchmark: Benchmark,
+    num_waves: int,
 ) -> tuple[Path, dict[str, float]]:
     prompts = benchmark.prompts()
     settings = GenerateSettings(
@@ -229,8 +238,9 @@ def _run_benchmark(
     responses = []
     with stage_progress(f"{context.attempt.id} evaluate {choice.name}") as progress:
         sampler = context.engines.sampler(policy)
-        for start in range(0, len(requests), context.recipe.shard_size):
-            batch = requests[start : start + context.recipe.shard_size]
+        size = wave_size(context.recipe.shard_size, num_waves)
+        for start in range(0, len(requests), size):
+            batch = requests[start : start + size]
             responses += sampler.generate(batch, settings)
             progress(len(responses), len(requests))
     path = context.attempt.evaluation / f"{choice.name}.parquet"

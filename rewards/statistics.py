@@ -18,6 +18,7 @@ from csr.errors import ConfigError, NumericalError
 from csr.limits import reaches_limit
 from csr.protocols import Progress, Sampler, Similarity, StepSettings
 from csr.types import FinishReason, Prompt, StepCandidate, StepGroup, StepRequest
+from csr.waves import in_waves
 from rewards.likelihood import LikelihoodKind
 from rewards.raw import RawParts, measure
 
@@ -93,38 +94,52 @@ def sample_statistics(
     progress: Progress,
     num_captions: int = 150,
     max_steps: int = 12,
+    num_waves: int = 1,
 ) -> Statistics:
     """Sample `num_captions` captions of `prompts` (cyclically) at temperature 1 and measure them.
 
-    `settings` are the search's own; one caption a request, all captions advance one sentence
-    a call. Errors as in `measure_statistics`.
+    `settings` are the search's own; one caption a request, all captions of a wave advance one
+    sentence a call. Errors as in `measure_statistics`.
     """
     if not prompts:
         raise ConfigError("The calibration statistics need prompts to caption; none were given.")
     alone = replace(settings, num_candidates=1, temperature=1.0, diversity="sample")
     asked = [prompts[i % len(prompts)] for i in range(num_captions)]
     seeds = [_seed(seed, prompt.prompt_id, i // len(prompts)) for i, prompt in enumerate(asked)]
-    captions = _sample_captions(asked, seeds, sampler, alone, max_steps, progress)
-    groups = [
-        StepGroup(prompt=prompt, prefix=caption[:i], candidates=(step,))
-        for prompt, caption in zip(asked, captions, strict=True)
-        for i, step in enumerate(caption)
-    ]
-    raw = iter(measure(groups, similarity, likelihood_kind))
-    parts = [[next(raw)[0] for _ in caption] for caption in captions]
+    seeded = list(zip(asked, seeds, strict=True))
+    parts: list[list[RawParts]] = []
+    for wave, shown in in_waves(seeded, num_waves, progress):
+        captions = _sample_captions(wave, sampler, alone, max_steps, shown)
+        parts += _raw_parts([prompt for prompt, _ in wave], captions, similarity, likelihood_kind)
     return measure_statistics(
         parts, likelihood_kind=likelihood_kind, likelihood_scope=likelihood_scope
     )
 
 
-def _sample_captions(
+def _raw_parts(
     prompts: Sequence[Prompt],
-    seeds: Sequence[int],
+    captions: Sequence[Sequence[StepCandidate]],
+    similarity: Similarity | None,
+    likelihood_kind: LikelihoodKind,
+) -> list[list[RawParts]]:
+    """Of each step of each caption."""
+    groups = [
+        StepGroup(prompt=prompt, prefix=tuple(caption[:i]), candidates=(step,))
+        for prompt, caption in zip(prompts, captions, strict=True)
+        for i, step in enumerate(caption)
+    ]
+    raw = iter(measure(groups, similarity, likelihood_kind))
+    return [[next(raw)[0] for _ in caption] for caption in captions]
+
+
+def _sample_captions(
+    seeded: Sequence[tuple[Prompt, int]],
     sampler: Sampler,
     settings: StepSettings,
     max_steps: int,
     progress: Progress,
 ) -> list[tuple[StepCandidate, ...]]:
+    prompts, seeds = [prompt for prompt, _ in seeded], [seed for _, seed in seeded]
     captions: list[tuple[StepCandidate, ...]] = [() for _ in prompts]
     active = list(range(len(prompts)))
     depth = 0

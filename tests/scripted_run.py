@@ -17,11 +17,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from flows import cli
-from flows.context import open_attempt
-from flows.iteration import do_stage, run_stages
+from flows.iteration import run_stages
 from flows.launch import do_iterations, prepared_run, recipe_of
 from flows.requests import IterationRequest, RunRequest
 from flows.rerun import opened_iteration
+from flows.retry import with_retry
+from flows.work import do_work
 
 NUM_TRAIN = 12
 NUM_HELD_OUT = 3
@@ -88,6 +89,7 @@ def write_recipe(folder: Path, **settings: Any) -> Path:
                 "max_response_tokens": 40,
             }
         ],
+        "gates": None,  # what a scripted policy says changes at random
     }
     path = folder / "scripted.yaml"
     path.write_text(yaml.safe_dump(recipe | settings, sort_keys=False))
@@ -145,7 +147,9 @@ def iterate_plainly(request: IterationRequest) -> str:
     with opened_iteration(request) as work:
 
         def do(stage: str, *shard: int) -> None:
-            do_stage(open_attempt(work.home, work.attempt_id), stage, *shard)
+            with_retry(
+                lambda waves: do_work(work.home, work.attempt_id, stage, *shard, num_waves=waves)
+            )
 
         run_stages(work.stages, work.num_shards, do)
         return work.attempt_id

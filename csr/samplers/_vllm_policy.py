@@ -13,7 +13,7 @@ from typing import Any
 
 from csr import rendering
 from csr.checkpoints import resolve_model
-from csr.errors import ConfigError, ModelError
+from csr.errors import ConfigError, EngineLost, ModelError
 from csr.samplers import _vllm_engine
 from csr.samplers._loading import check_complete
 from csr.samplers._shared import ImageCache, eos_token_ids, image_identity
@@ -145,11 +145,7 @@ class ServedPolicy:
             self.close()
             if not isinstance(error, Exception):
                 raise
-            raise ModelError(
-                f"vLLM failed while sampling ({type(error).__name__}: {str(error)[:200]}). The "
-                "engine was stopped. Most often memory is short: lower max_num_seqs, "
-                "kv_cache_gib or max_context_tokens, or set the sampler to 'transformers'."
-            ) from error
+            raise _failure(error) from error
         return list(outputs)
 
     def _input(self, job: Job) -> dict[str, Any]:
@@ -196,3 +192,18 @@ class ServedPolicy:
                 f"tokens, more than the context of {self.max_context_tokens}. Raise the sampler's "
                 "max_context_tokens, up to what the model allows."
             )
+
+
+def _failure(error: Exception) -> ModelError | EngineLost:
+    """A refused request stays refused; an engine that died half-way may do less at a time."""
+    reason = f"{type(error).__name__}: {str(error)[:200]}"
+    if isinstance(error, ValueError | TypeError | AssertionError):
+        return ModelError(
+            f"vLLM refused what it was asked to sample ({reason}). The engine was stopped. Set "
+            "the sampler to 'transformers', or install the pinned vLLM."
+        )
+    return EngineLost(
+        f"vLLM failed while sampling ({reason}). The engine was stopped. Most often memory is "
+        "short: lower max_num_seqs, kv_cache_gib or max_context_tokens, or set the sampler to "
+        "'transformers'."
+    )

@@ -22,6 +22,7 @@ from csr import rendering
 from csr.checkpoints import resolve_model
 from csr.config import ComponentConfig
 from csr.errors import ConfigError, DataError
+from csr.memory import memory_errors
 from csr.protocols import GenerateSettings, Sampler, StepRule, StepSettings
 from csr.samplers import _transformers_batch as batches
 from csr.samplers._loading import check_checkpoint
@@ -41,6 +42,8 @@ from csr.types import (
     StepCandidate,
     StepRequest,
 )
+
+_ADVICE = "Lower the sampler's batch_size or max_context_tokens."
 
 
 class Config(ComponentConfig):
@@ -141,7 +144,8 @@ class TransformersSampler:
         scores: list[tuple[float, ...]] = []
         for start in range(0, len(prompts), self._config.batch_size):
             batch = slice(start, start + self._config.batch_size)
-            scores += batches.score(self._policy, prompts[batch], token_ids[batch])
+            with memory_errors("scoring", _ADVICE):
+                scores += batches.score(self._policy, prompts[batch], token_ids[batch])
         return scores
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -194,9 +198,10 @@ class TransformersSampler:
     ) -> None:
         for start in range(0, len(rows), self._config.batch_size):
             batch = rows[start : start + self._config.batch_size]
-            self._counts["num_prompt_tokens"] += batches.grow(
-                self._policy, batch, temperature=temperature, top_p=top_p, rule=rule
-            )
+            with memory_errors("sampling", _ADVICE):
+                self._counts["num_prompt_tokens"] += batches.grow(
+                    self._policy, batch, temperature=temperature, top_p=top_p, rule=rule
+                )
         self._counts["num_generated_tokens"] += sum(len(row.token_ids) for row in rows)
 
     def _check_scorable(self, prompt: Prompt, token_ids: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import csr.errors
-from csr.errors import CSRError, EnvironmentFault
+from csr.errors import CSRError, EngineLost, EnvironmentFault
 from csr.protocols import Progress, TrainingResult
 from csr.trainers._isolation import staged_output
 from csr.types import PolicyRef
@@ -40,7 +40,7 @@ def train_in_processes(
 ) -> TrainingResult:
     """`Trainer.train` in `config.num_processes` processes of this machine.
 
-    A process's own CSRError is raised here again; any other failure is an
+    A process's own CSRError or EngineLost is raised here again; any other failure is an
     EnvironmentFault that quotes the end of the processes' output.
     """
     with staged_output(output_dir, ("model", "adapter")) as folder:
@@ -117,7 +117,7 @@ def _main(folder: Path) -> int:
             progress=report,
             rank=rank,
         )
-    except CSRError as error:
+    except (CSRError, EngineLost) as error:
         failure = {"type": type(error).__name__, "message": str(error)}
         (folder / f"error-{rank}.json").write_text(json.dumps(failure))
         return 1

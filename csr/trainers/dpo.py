@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from csr.config import ComponentConfig
 from csr.errors import DataError
 from csr.images import load_image
+from csr.memory import memory_errors
 from csr.protocols import Progress, TrainingResult
 from csr.protocols import Trainer as TrainerProtocol
 from csr.rendering import load_processor
@@ -48,6 +49,10 @@ LossName = Literal[
 
 _FINAL_SHARE = 0.1
 """Reported figures are means over this last share of the steps: one step alone is noisy."""
+_MEMORY_ADVICE = (
+    "Lower the trainer's batch_size (and raise gradient_accumulation_steps alike), or set "
+    "gradient_checkpointing."
+)
 
 
 class Config(ComponentConfig):
@@ -167,7 +172,11 @@ class DPO:
             pairs, len(pairs) * (1 + config.num_epochs), progress, config.num_processes
         )
         names = ("model", "adapter") if rank == 0 else ()
-        with staged_output(output_dir, names) as work, preserved_globals():
+        with (
+            staged_output(output_dir, names) as work,
+            preserved_globals(),
+            memory_errors("training", _MEMORY_ADVICE),
+        ):
             device = pick_device(config.device)
             processor = load_processor(policy.model_path)
             collator = PairCollator(processor, pairs)
@@ -207,7 +216,7 @@ class DPO:
                 "response for each prompt."
             )
         config, size = self._config, self._config.batch_size
-        with preserved_globals():
+        with preserved_globals(), memory_errors("scoring", _MEMORY_ADVICE):
             processor = load_processor(model_path)
             model = load_policy(model_path, config.dtype, pick_device(config.device))
             scored: list[tuple[float, ...]] = []

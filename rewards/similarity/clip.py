@@ -20,11 +20,14 @@ from pydantic import Field
 from csr.config import ComponentConfig, Location
 from csr.errors import EnvironmentFault, NumericalError
 from csr.images import load_image
+from csr.memory import memory_errors
 from csr.protocols import Similarity
 from csr.types import ImageRef
 
 if TYPE_CHECKING:
     import torch
+
+_MEMORY_ADVICE = "Lower the similarity's image_batch_size and text_batch_size."
 
 
 class Config(ComponentConfig):
@@ -162,7 +165,8 @@ class ClipSimilarity:
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
             # Rows are copied: a slice would keep its whole batch alive in the cache.
-            found.update(zip(batch, (row.clone() for row in encode(batch)), strict=True))
+            with memory_errors("comparing images and texts", _MEMORY_ADVICE):
+                found.update(zip(batch, (row.clone() for row in encode(batch)), strict=True))
         for key in keys:
             cache[key] = found[key]
             cache.move_to_end(key)

@@ -20,7 +20,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from csr.checkpoints import base_policy, weights_sha256
-from csr.errors import ConfigError, DataError, EnvironmentFault, ModelError, NumericalError
+from csr.errors import (
+    ConfigError,
+    DataError,
+    EngineLost,
+    EnvironmentFault,
+    ModelError,
+    NumericalError,
+)
 from csr.images import image_ref
 from csr.protocols import GenerateSettings, StepSettings
 from csr.rendering import image_token_id, load_processor
@@ -466,7 +473,7 @@ def test_an_engine_that_failed_is_stopped_and_a_new_one_works(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(core, "get_output", fail)
-    with pytest.raises(ModelError, match=r"out of memory.*engine was stopped"):
+    with pytest.raises(EngineLost, match=r"out of memory.*engine was stopped"):
         sampler.generate(requests_for(prompts), WHOLE)
     sampler.load_policy(policy(llava))
     assert sampler.generate(requests_for(prompts), WHOLE) == before

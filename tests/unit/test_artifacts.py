@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from csr.gates import Verdict
 from csr.images import image_ref
 from csr.types import FinishReason, ImageRef, PreferencePair, Prompt, ScoredResponse
 from flows import artifacts
@@ -50,7 +51,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
 
     for kind in ("markdown", "table"):
         monkeypatch.setattr(artifacts, f"create_{kind}_artifact", keep(kind))
-    monkeypatch.setattr(artifacts, "emit_event", lambda *args, **kwargs: None)
+    monkeypatch.setattr(artifacts, "emit", lambda *args, **kwargs: None)
     return kept
 
 
@@ -225,42 +226,24 @@ def test_of_very_many_attempts_the_newest_are_shown(
     )
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A verdict as a gate may make it."""
-
-    name: str
-    value: float | None
-    limit: float | None
-    tripped: bool
-    message: str
-
-
-def test_verdicts_are_a_table_with_the_broken_limits_first(made: Made) -> None:
+def test_verdicts_are_a_table_with_the_tripped_gates_first(made: Made) -> None:
     attempt = AttemptDir(IterationId("tiny", 2, 3), Path("/nowhere"))
-    kept = Checked("recall", 0.61, 0.5, False, "names enough")
-    broken = Checked("mean_response_tokens", float("nan"), None, True, "<b>says nothing</b>")
-    publish_verdicts(attempt, [kept, broken])
-    publish_verdicts(attempt, [kept])
-    first, second = made["csr-gate-tiny-02"]
-    assert first["description"] == "Gate of tiny/02.3: held, 1 of 2 limits broken"
-    assert first["data"] == [
-        {
-            "limit on": "mean_response_tokens",
-            "verdict": "broken",
-            "value": "–",
-            "limit": "–",
-            "message": "<b>says nothing</b>",
-        },
-        {
-            "limit on": "recall",
-            "verdict": "kept",
-            "value": "0.610",
-            "limit": "0.500",
-            "message": "names enough",
-        },
+    fine = Verdict(gate="recall_drop", value=0.0123456, limit=0.05, tripped=False, message="")
+    unknown = replace(fine, gate="kl_nats_per_token", value=None, message="not measured")
+    tripped = Verdict(
+        gate="length_drift", value=float("nan"), limit=None, tripped=True, message="<b>short</b>"
+    )
+    publish_verdicts(attempt, [fine, unknown, tripped])
+    publish_verdicts(attempt, [fine])
+    first, second = made["csr-gates-tiny-02"]
+    assert first["description"] == "tiny/02.3: held: 1 of 3 gates tripped"
+    assert second["description"] == "tiny/02.3: no gate tripped"
+    assert [tuple(row.values()) for row in first["data"]] == [
+        ("length_drift", "TRIPPED", "nan", "", "<b>short</b>"),
+        ("recall_drop", "fine", "0.01235", "0.05", ""),
+        ("kl_nats_per_token", "", "", "0.05", "not measured"),
     ]
-    assert second["description"] == "Gate of tiny/02.3: passed"
+    assert list(first["data"][0]) == ["gate", "verdict", "value", "limit", "message"]
 
 
 def test_the_report_is_a_link_where_its_address_is_known(
@@ -296,14 +279,14 @@ def test_what_prefect_refuses_is_a_warning(
     store = RunStore(home)
     narrator = Narrator(store, store.attempt(RUN, 1), num_shards=3)
     monkeypatch.setattr(logging.getLogger("csr"), "propagate", True)
-    for stage in (("sample", 0), ("pair",), ("evaluate",)):
+    for stage in (("sample", 0), ("pair",), ("gate",)):
         narrator.tell(*stage)
     tell_run(store, RUN, Pages())
     messages = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert messages == [
         ("WARNING", f"{RUN}/01.1: nothing shown of sample"),
         ("WARNING", f"{RUN}/01.1: nothing shown of pair"),
-        ("WARNING", f"{RUN}/01.1: nothing shown of evaluate"),
+        ("WARNING", f"{RUN}/01.1: nothing shown of gate"),
         ("WARNING", f"{RUN}: its figures are not shown"),
     ]
     assert "server is gone" in caplog.text

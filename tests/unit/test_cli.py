@@ -67,7 +67,7 @@ def test_show_tells_all_of_an_iteration(csr: Csr, home: Path) -> None:
     shape = csr("show", f"{RUN}/01", "--home", home, "--json").json()
     assert shape.keys() == {
         "iteration_id", "attempt", "num_attempts", "current", "rerun_of", "status", "metrics",
-        "counts", "tables", "seconds", "policy",
+        "counts", "tables", "seconds", "policy", "gates",
     }  # fmt: skip
     counts = shape["counts"]
     assert counts["prompts"] == 6 == counts["pairs"] + sum(counts["skipped"].values())
@@ -75,7 +75,7 @@ def test_show_tells_all_of_an_iteration(csr: Csr, home: Path) -> None:
     assert shape["tables"].keys() == {"nodes", "responses", "pairs"}
     assert shape["tables"]["pairs"]["rows"] == counts["pairs"]
     assert len(shape["tables"]["pairs"]["content_sha256"]) == 64
-    assert shape["seconds"].keys() == {"measure", "sample", "pair", "train", "evaluate"}
+    assert shape["seconds"].keys() == {"measure", "sample", "pair", "train", "evaluate", "gate"}
     assert Path(shape["policy"]["path"]).is_dir()
     assert len(shape["policy"]["sha256"]) == 64
     assert csr("show", f"{RUN}/01.1", "--home", home, "--json").json() == shape

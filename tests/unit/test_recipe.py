@@ -37,7 +37,7 @@ def test_there_are_recipes() -> None:
 
 
 def test_all_faults_are_told_at_once_each_with_its_place(tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path / "data", num_iterations=0, probe_tolerance="x")
+    recipe = write_recipe(tmp_path / "data", num_iterations=-1, probe_tolerance="x")
     overrides = ("source.pair_filter.min_magin=1", "reward.offest=1")
     with pytest.raises(ConfigError) as caught:
         load_recipe(recipe, overrides)
@@ -137,3 +137,14 @@ def test_a_name_that_is_no_path_stays_a_name() -> None:
     )
     assert component_inputs(choice)["model"] == "ViT-L-14-336"
     assert component_inputs(None) is None
+
+
+def test_a_time_limit_needs_a_process_to_end(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"stage_timeout_seconds is 5\.0, .* isolation to process"
+    ):
+        load_recipe(recipe, ("stage_timeout_seconds=5",))
+    limited = load_recipe(recipe, ("stage_timeout_seconds=5", "isolation=process"))
+    assert limited.stage_timeout_seconds == 5
+    assert load_recipe(recipe).isolation == "inline"

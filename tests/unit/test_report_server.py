@@ -12,7 +12,7 @@ from flows import serving
 from flows.report import CONTENT_SECURITY_POLICY
 from flows.report_server import find_report, serve_reports
 from flows.requests import RunRequest
-from tests.prefect_server import free_port
+from tests.prefect_service import free_port
 
 PAGE = "<!doctype html><p>ä</p>"
 OTHER_PATHS = (

@@ -9,7 +9,7 @@ import pytest
 from flows.config import Recipe
 from flows.iteration import STAGES
 from flows.requests import IterationRequest
-from flows.rerun import FIXED_SETTINGS, SETTINGS_READ
+from flows.rerun import FIXED_SETTINGS, SETTINGS_READ, UNREAD_SETTINGS
 from storage.run_store import RunStore
 from tests.scripted_run import Csr, files_below, write_recipe
 
@@ -206,7 +206,7 @@ def test_a_damaged_origin_is_not_taken_over(csr: Csr, home: Path) -> None:
 
 def test_every_setting_is_fixed_or_read_by_a_stage() -> None:
     read = {name for names in SETTINGS_READ.values() for name in names}
-    assert read | set(FIXED_SETTINGS) == set(Recipe.model_fields)
+    assert read | {*FIXED_SETTINGS, *UNREAD_SETTINGS} == set(Recipe.model_fields)
     assert list(SETTINGS_READ) == list(STAGES)
     stage_choices = IterationRequest.model_json_schema()["properties"]["from_stage"]["anyOf"][0]
     assert stage_choices["enum"] == list(STAGES)

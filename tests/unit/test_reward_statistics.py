@@ -91,6 +91,7 @@ def sample(
     num_prompts: int = 3,
     seed: int = 5,
     similarity: Similarity | None = None,
+    num_waves: int = 1,
 ) -> Statistics:
     return sample_statistics(
         [make_prompt(str(i)) for i in range(num_prompts)],
@@ -102,6 +103,7 @@ def sample(
         seed=seed,
         progress=no_progress,
         num_captions=num_captions,
+        num_waves=num_waves,
     )
 
 
@@ -123,6 +125,12 @@ def test_statistics_repeat_with_their_seed_and_differ_with_another():
     first = sample(SpeakingSampler(speak), 12)
     assert first == sample(SpeakingSampler(speak), 12)
     assert first != sample(SpeakingSampler(speak), 12, seed=6)
+
+
+def test_two_waves_measure_the_same_in_smaller_calls():
+    sampler = SpeakingSampler(speak)
+    assert sample(sampler, 9, num_waves=2) == sample(SpeakingSampler(speak), 9)
+    assert [len(call) for call in sampler.calls] == [5, 5, 5, 4, 4, 4]
 
 
 def test_no_prompts_is_an_error():

@@ -1,5 +1,6 @@
 """Whole scripted runs through store and command: what is kept, repeated, refused."""
 
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -15,6 +16,8 @@ from csr.errors import NumericalError
 from csr.samplers.scripted import ScriptedSampler
 from csr.trainers.scripted import ScriptedTrainer
 from csr.types import PolicyRef
+from flows.context import open_attempt
+from flows.iteration import do_stage
 from rewards.similarity.scripted import ScriptedSimilarity
 from storage.manifest import IterationManifest
 from storage.rows import pairs_from_table
@@ -98,8 +101,15 @@ def test_a_run_does_every_stage_of_every_iteration(csr: Csr, recipe: Path, store
     assert csr(*command(recipe, store)).status == 0
     stages = [(s.stage, s.shard) for s in manifest(store, 2).stages]
     shards = [("sample", 0), ("sample", 1), ("sample", 2)]
-    assert stages == [("measure", 0), *shards, ("pair", 0), ("train", 0), ("evaluate", 0)]
-    assert [s.stage for s in manifest(store, 0).stages] == ["evaluate"]
+    assert stages == [
+        ("measure", 0),
+        *shards,
+        ("pair", 0),
+        ("train", 0),
+        ("evaluate", 0),
+        ("gate", 0),
+    ]
+    assert [s.stage for s in manifest(store, 0).stages] == ["evaluate", "gate"]
     assert manifest(store, 2).policy_in == manifest(store, 1).policy_out
     assert manifest(store, 1).policy_in == manifest(store, 0).policy_out
     weights = [manifest(store, n).policy_out["sha256"] for n in range(3)]
@@ -125,6 +135,45 @@ def test_the_same_recipe_makes_the_same_in_any_shards(
     assert contents(seeded)["1 nodes"] != contents(store)["1 nodes"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "shard", "sizes"),
+    [
+        ("measure", (), {8}),  # of 16 captions
+        ("sample", (1,), {1}),  # of 2 prompts
+        ("evaluate", (), {1}),  # of batches of 2 questions
+    ],
+)
+def test_two_waves_ask_half_at_once_and_make_the_same(
+    csr: Csr,
+    recipe: Path,
+    store: RunStore,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    shard: tuple[int, ...],
+    sizes: set[int],
+) -> None:
+    csr(*command(recipe, store, "--set", "num_iterations=1"))
+    once = contents(store)
+    context = open_attempt(str(store.home), f"{RUN}/01.1")
+    record = manifest(store, 1).stage(stage, *shard)
+    assert record is not None
+    context.attempt.manifest.record(record.model_copy(update={"status": "failed", "files": ()}))
+    asked = set()
+    for name in ("sample_steps", "generate"):
+
+        def noted(self: Any, requests: Any, settings: Any, call: Any = None) -> Any:
+            if not requests[0].prefix:
+                many = requests if stage == "measure" else {r.prompt.prompt_id for r in requests}
+                asked.add(len(many))
+            return call(self, requests, settings)
+
+        call = getattr(ScriptedSampler, name)
+        monkeypatch.setattr(ScriptedSampler, name, functools.partialmethod(noted, call=call))
+    do_stage(context, stage, *shard, num_waves=2)
+    assert asked == sizes
+    assert contents(store) == once
+
+
 def test_a_finished_run_builds_nothing(
     csr: Csr, recipe: Path, store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,13 +191,18 @@ def test_a_finished_run_builds_nothing(
 SAMPLING = (ScriptedSampler, "sample_steps", 16)  # in shard 1 of 3
 TRAINING = (ScriptedTrainer, "train", 1)
 PROBING = (ScriptedTrainer, "score", 2)
+BASE = {(0, "evaluate", 0), (0, "gate", 0)}
 SAMPLED = {(1, "sample", shard) for shard in range(3)}
 
 
 @pytest.mark.parametrize(
     ("place", "error", "kept"),
     [
-        (SAMPLING, KeyboardInterrupt(), {(0, "evaluate", 0), (1, "measure", 0), (1, "sample", 0)}),
+        (
+            SAMPLING,
+            KeyboardInterrupt(),
+            {*BASE, (1, "measure", 0), (1, "sample", 0)},
+        ),
         (TRAINING, KeyboardInterrupt(), {*SAMPLED, (1, "pair", 0)}),
         (TRAINING, NumericalError("loss is nan"), {*SAMPLED, (1, "pair", 0)}),
         (PROBING, KeyboardInterrupt(), {*SAMPLED, (1, "train", 0), (2, "pair", 0)}),
@@ -307,7 +361,7 @@ def test_only_what_depends_on_a_changed_file_is_done_again(
     write_prompts(recipe.parent / "heldout.jsonl", range(100, 102))
     assert csr(*command(recipe, store)).status == 0
     again = {key for key, time in times(store).items() if before[key] != time}
-    assert again == {(0, "evaluate", 0), (1, "evaluate", 0), (2, "evaluate", 0)}
+    assert again == {(n, stage, 0) for n in range(3) for stage in ("evaluate", "gate")}
     assert manifest(store, 2).metrics["num_captions"] == 2
 
 
@@ -319,7 +373,7 @@ def test_another_held_out_image_under_the_same_name_is_evaluated(
     write_image(recipe.parent / "images/100.png", 500)
     assert csr(*command(recipe, store)).status == 0
     again = {key for key, time in times(store).items() if before[key] != time}
-    assert again == {(0, "evaluate", 0), (1, "evaluate", 0), (2, "evaluate", 0)}
+    assert again == {(n, stage, 0) for n in range(3) for stage in ("evaluate", "gate")}
 
 
 def test_a_damaged_table_is_made_again_and_nothing_after_it_as_it_is_the_same(

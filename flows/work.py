@@ -1,0 +1,90 @@
+"""One stage's work where the recipe wants it: in this process, or in a child of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from csr.errors import EngineLost, RunFailed
+from flows.context import IterationContext, open_attempt
+from flows.engines import close_engines
+from flows.iteration import do_stage, is_done
+from flows.stage_process import ENGINES, close_stage_processes, stage_process
+from storage.manifest import StageRecord, utc_now
+
+_num_open = 0
+"""Blocks of `engines_closed_at_end` that are under way."""
+
+
+def do_work(
+    home: str, attempt_id: str, stage: str, shard: int | None = None, *, num_waves: int = 1
+) -> None:
+    """Run one stage of an attempt, unless it is done; see `flows.stages` for what each does.
+
+    Call it inside `engines_closed_at_end`. EngineLost once the lost engine's memory is free, so
+    that the caller may try again.
+    """
+    context, number = open_attempt(home, attempt_id), () if shard is None else (shard,)
+    isolated = context.recipe.isolation == "process" and stage in ENGINES
+    if isolated and not is_done(context, stage, *number):
+        _do_in_child(home, context, stage, shard, num_waves)
+        return
+    lost = None
+    try:
+        do_stage(context, stage, *number, num_waves=num_waves)
+    except EngineLost as error:
+        lost = str(error)
+    # Not inside the handler: there the traceback still holds the engine's memory.
+    if lost is not None:
+        close_engines()
+        raise EngineLost(lost)
+
+
+@contextmanager
+def engines_closed_at_end() -> Iterator[None]:
+    """Close the engines of this process, and end its stage process, however the work ends.
+
+    Of nested blocks the outermost does it: the engines stay warm from one iteration to the next.
+    """
+    global _num_open
+    _num_open += 1
+    try:
+        yield
+    finally:
+        _num_open -= 1
+        if _num_open == 0:
+            close_stage_processes()
+            close_engines()
+
+
+def _do_in_child(
+    home: str, context: IterationContext, stage: str, shard: int | None, num_waves: int
+) -> None:
+    if _num_open == 0:  # a thread that comes late is not to start what nobody would end
+        raise RunFailed("The run was stopped. The same command resumes it.")
+    started, started_at = time.monotonic(), utc_now()
+    try:
+        stage_process(home).do(
+            context.attempt,
+            stage,
+            shard,
+            num_waves=num_waves,
+            timeout_seconds=context.recipe.stage_timeout_seconds,
+        )
+    except EngineLost as error:
+        manifest = context.attempt.manifest
+        if manifest.read().status != "failed":  # the child had no time to say so
+            record = StageRecord(
+                stage=stage,
+                shard=shard or 0,
+                status="failed",
+                fingerprint="",
+                message=f"{type(error).__name__}: {error}",
+                started_at=started_at,
+                finished_at=utc_now(),
+                seconds=time.monotonic() - started,
+            )
+            manifest.record(record)
+            manifest.update(status="failed")
+        raise

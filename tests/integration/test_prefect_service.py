@@ -1,0 +1,336 @@
+"""The deployments on a real server, with a real worker: started, scheduled, stopped, killed."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from csr.world.settings import Config as WorldConfig
+from storage.run_store import RunStore
+from tests import postgres
+from tests.prefect_service import ROOT, Json, Service, prefect_service, wait_until, webhook
+from tests.scripted_run import files_below, write_recipe
+
+pytestmark = pytest.mark.slow
+
+PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5))
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def deployed(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    told: tuple[str, list[Json]],
+) -> Iterator[Service]:
+    """A server that knows our deployments."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "sqlite":
+        with prefect_service(folder) as service:
+            yield _deploy(service, told[0])
+        return
+    if reason := postgres.unavailable():
+        pytest.skip(reason)
+    with postgres.postgres() as url, prefect_service(folder, url) as service:
+        yield _deploy(service, told[0])
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[tuple[str, list[Json]]]:
+    """Where automations post, and what they posted."""
+    with webhook() as hook:
+        yield hook
+
+
+def _deploy(service: Service, url: str) -> Service:
+    service.environment["CSR_NOTIFY_URL"] = url
+    for _ in range(2):  # names are identities: the second time changes nothing
+        done = service.csr("deploy", "--home", service.home)
+        assert done.returncode == 0, done.stderr
+    assert len(service.ask("/automations/filter", {})) == 5
+    assert len(service.ask("/deployments/filter", {})) == 3
+    return service
+
+
+@pytest.fixture(scope="module")
+def service(deployed: Service) -> Iterator[Service]:
+    """The same, with a worker."""
+    with deployed.worker():
+        yield deployed
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recipe(tmp_path_factory.mktemp("data"))
+
+
+def long_recipe(folder: Path) -> Path:
+    """A run that is still sampling when somebody looks: a hundred shards, told one by one."""
+    recipe = write_recipe(folder, num_iterations=1, shard_size=1)
+    document = recipe.read_text().replace(
+        "num_prompts_per_iteration: 6", "num_prompts_per_iteration: 12"
+    )
+    recipe.write_text(document)
+    return recipe
+
+
+def sampled(store: RunStore, run_id: str) -> dict[int, str]:
+    """Shard of the first iteration -> when it was done."""
+    if not store.has_run(run_id) or 1 not in store.iterations(run_id):
+        return {}
+    stages = store.attempt(run_id, 1).manifest.read().stages
+    done = [record for record in stages if record.stage == "sample" and record.status == "done"]
+    return {record.shard: record.finished_at for record in done}
+
+
+def shards_done(service: Service, run_id: str) -> int:
+    return len(sampled(RunStore(service.home), run_id))
+
+
+def artifacts(service: Service) -> Json:
+    return {each["key"]: each for each in service.ask("/artifacts/latest/filter", {})}
+
+
+def test_a_killed_worker_and_its_run(deployed: Service, tmp_path: Path) -> None:
+    """All die at once; the next worker says so, and the server has the run go on.
+
+    First of these tests: no other worker may be there to take the run.
+    """
+    recipe = long_recipe(tmp_path / "data")
+    with deployed.worker() as worker:
+        asked = deployed.start("csr-run", {"recipe": str(recipe), "run_id": "killed"})
+        wait_until(lambda: shards_done(deployed, "killed") >= 2, 120)
+        for process in (psutil.Process(worker.pid), *psutil.Process(worker.pid).children(True)):
+            process.send_signal(signal.SIGKILL)
+    assert deployed.flow_run(asked)["state"]["type"] == "RUNNING"
+    with deployed.worker():
+        done = deployed.wait(asked, "COMPLETED", "FAILED", "CANCELLED")
+    assert done["state"]["type"] == "COMPLETED"
+    assert done["run_count"] == 2
+    assert shards_done(deployed, "killed") == 12
+
+
+def test_silence_is_noticed_and_the_run_goes_on(deployed: Service, tmp_path: Path) -> None:
+    """As above, but nobody is left on the machine to tell: the heartbeats stop."""
+    for automation in deployed.ask("/automations/filter", {}):
+        if automation["name"] == "csr-silent-runs-crashed":
+            automation["trigger"]["within"] = 35  # ten minutes are for production
+            body = {key: automation[key] for key in ("name", "trigger", "actions", "enabled")}
+            deployed.ask(f"/automations/{automation['id']}", body, method="PUT")
+    recipe = long_recipe(tmp_path / "data")
+    with deployed.worker() as worker:
+        asked = deployed.start("csr-run", {"recipe": str(recipe), "run_id": "silent"})
+        wait_until(lambda: shards_done(deployed, "silent") >= 2, 120)
+        for process in (psutil.Process(worker.pid), *psutil.Process(worker.pid).children(True)):
+            process.send_signal(signal.SIGKILL)
+
+    def states() -> list[str]:
+        body = {"flow_run_id": asked}
+        found = deployed.ask(f"/flow_run_states/?flow_run_id={asked}", body, method="GET")
+        return [state["name"] for state in found]
+
+    wait_until(lambda: "AwaitingRetry" in states(), 240)
+    assert "Crashed" in states()
+    with deployed.worker():
+        done = deployed.wait(asked, "COMPLETED", "FAILED", "CANCELLED")
+    assert (done["state"]["type"], done["run_count"]) == ("COMPLETED", 2)
+    assert shards_done(deployed, "silent") == 12
+
+
+def test_a_run_completes_and_an_iteration_is_done_over_by_its_id(
+    service: Service, recipe: Path
+) -> None:
+    first = service.start("csr-run", {"recipe": str(recipe), "run_id": "mine"})
+    done = service.wait(first, "COMPLETED", "FAILED", "CRASHED")
+    assert (done["state"]["type"], done["name"]) == ("COMPLETED", "mine")
+    assert RunStore(service.home).run("mine").status == "done"
+    names = {run["name"] for run in service.ask("/flow_runs/filter", {})}
+    assert {"mine", "mine 00", "mine 01", "mine 02"} <= names
+    told = artifacts(service)
+    assert {"csr-figures-mine", "csr-pairs-mine-02", "csr-sampling-mine-01"} <= told.keys()
+    figures = json.loads(told["csr-figures-mine"]["data"])
+    stored = RunStore(service.home).attempt("mine", 2).manifest.read().metrics
+    assert figures[2]["distinct_2"] == round(stored["distinct_2"], 4)
+
+    again = service.start("csr-iteration", {"iteration_id": "mine/02"})
+    done = service.wait(again, "COMPLETED", "FAILED", "CRASHED")
+    assert (done["state"]["type"], done["name"]) == ("COMPLETED", "mine 02 rerun")
+    difference = json.loads(
+        service.csr("diff", "mine/02.1", "mine/02.2", "--home", service.home, "--json").stdout
+    )
+    assert difference["policy_equal"]
+    assert all(table["equal"] for table in difference["tables"].values())
+
+    asked = service.start("csr-evaluate", {"target": "mine/02.2"})
+    done = service.wait(asked, "COMPLETED", "FAILED", "CRASHED")
+    assert (done["state"]["type"], done["name"]) == ("COMPLETED", "evaluate mine/02.2")
+    listed = json.loads(service.csr("ls", "--home", service.home, "--json").stdout)["runs"]
+    evaluated = next(run for run in listed if run["recipe"].startswith("evaluate"))
+    base = json.loads(
+        service.csr("ls", evaluated["run_id"], "--home", service.home, "--json").stdout
+    )["base"]
+    assert base["metrics"] == stored
+
+
+def test_promoting_another_attempt_shows_what_is_stale(service: Service, recipe: Path) -> None:
+    asked = service.start("csr-run", {"recipe": str(recipe), "run_id": "lineage"})
+    assert service.wait(asked, "COMPLETED", "FAILED")["state"]["type"] == "COMPLETED"
+    request = {
+        "iteration_id": "lineage/01", "from_stage": "train", "settings": ["trainer.num_epochs=3"],
+    }  # fmt: skip
+    asked = service.start("csr-iteration", request)
+    assert service.wait(asked, "COMPLETED", "FAILED")["state"]["type"] == "COMPLETED"
+    done = service.csr("promote", "lineage/01.2", "--home", service.home)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(artifacts(service)["csr-figures-lineage"]["data"])
+    assert [row["status"] for row in rows] == ["done", "done", "stale"]
+
+    asked = service.start("csr-run", {"recipe": str(recipe), "run_id": "lineage"})
+    assert service.wait(asked, "COMPLETED", "FAILED")["state"]["type"] == "COMPLETED"
+    rows = json.loads(artifacts(service)["csr-figures-lineage"]["data"])
+    assert [row["status"] for row in rows] == ["done", "done", "done"]
+    assert RunStore(service.home).attempts("lineage", 2) == [1, 2]
+
+
+def test_an_active_schedule_starts_runs(service: Service, recipe: Path) -> None:
+    known = service.ask("/deployments/name/csr-run/csr-run", method="GET")
+    assert [schedule["active"] for schedule in known["schedules"]] == [False]
+    parameters = {
+        "request": {
+            "recipe": str(recipe), "home": str(service.home), "run_id": "night-{date}",
+        }
+    }  # fmt: skip
+    every_second = {"interval": 20.0, "anchor_date": "2026-01-01T00:00:00Z", "timezone": "UTC"}
+    schedule = {"schedule": every_second, "active": True, "parameters": parameters}
+    service.ask(f"/deployments/{known['id']}/schedules", [schedule])
+    try:
+        body = {
+            "flow_runs": {
+                "deployment_id": {"any_": [known["id"]]},
+                "state": {"type": {"any_": ["COMPLETED"]}},
+            }
+        }
+
+        def scheduled() -> Any:
+            done = service.ask("/flow_runs/filter", body)
+            return next((run for run in done if run["auto_scheduled"]), None)
+
+        done = wait_until(scheduled, 180)
+    finally:
+        _remove_schedules(service, known["id"])
+    day = done["expected_start_time"][:10]
+    assert done["name"].startswith("night-20")
+    assert RunStore(service.home).run(done["name"]).status == "done"
+    assert day  # the run's name follows the local day of this time
+
+
+def _remove_schedules(service: Service, deployment_id: str) -> None:
+    for each in service.ask(f"/deployments/{deployment_id}/schedules", method="GET"):
+        if each["active"]:
+            service.ask(f"/deployments/{deployment_id}/schedules/{each['id']}", method="DELETE")
+
+
+@pytest.mark.parametrize(
+    ("deployment", "request_", "message"),
+    [
+        ("csr-run", {"recipe": "nowhere.yaml"}, "There is no recipe at nowhere.yaml"),
+        ("csr-iteration", {"iteration_id": "mine-02"}, "'mine-02' is not an iteration ID"),
+        ("csr-evaluate", {"target": "nowhere"}, "a model needs a recipe"),
+    ],
+)
+def test_a_users_mistake_is_told_once_and_not_retried(
+    service: Service, deployment: str, request_: dict[str, str], message: str
+) -> None:
+    asked = service.start(deployment, request_)
+    done = service.wait(asked, "COMPLETED", "FAILED", "CRASHED")
+    assert done["state"]["type"] == "FAILED"
+    assert message in done["state"]["message"]
+    assert done["run_count"] == 1
+    assert not any("Traceback" in line for line in service.logs(asked))
+
+
+def test_failures_and_held_iterations_are_told(
+    service: Service, told: tuple[str, list[Json]], tmp_path: Path
+) -> None:
+    gates = {"max_length_drift": 0.01, "max_kl_nats_per_token": None}
+    recipe = write_recipe(tmp_path / "data", gates=gates)
+    asked = service.start("csr-run", {"recipe": str(recipe), "run_id": "judged"})
+    done = service.wait(asked, "COMPLETED", "FAILED", "CRASHED")
+    assert (done["state"]["type"], done["state"]["name"]) == ("FAILED", "Held")
+    assert "judged/01.1 is held" in done["state"]["message"]
+    rows = json.loads(artifacts(service)["csr-gates-judged-01"]["data"])
+    assert rows[0]["verdict"] == "TRIPPED"
+
+    def texts() -> str:
+        return "\n".join(each["text"] for each in told[1])
+
+    wait_until(lambda: "judged/01.1 is held: length_drift" in texts(), 90)
+    wait_until(lambda: "judged failed: " in texts(), 90)
+    wait_until(lambda: "There is no recipe at nowhere.yaml" in texts(), 90)
+
+
+def test_the_tiny_world_runs_on_real_engines(service: Service, tmp_path: Path) -> None:
+    """vLLM, open_clip, TRL and PEFT in the worker's flow run; the world is a micro one."""
+    recipe = tmp_path / "micro.yaml"
+    document = yaml.safe_load((ROOT / "recipes/tiny.yaml").read_text())
+    document["world"] = json.loads(WorldConfig.micro().model_dump_json())
+    document |= {"num_iterations": 1, "shard_size": 8, "num_statistics_prompts": 8}
+    document["data"]["num_prompts_per_iteration"] = 16
+    document["gates"] = None  # a model that knows nothing says anything
+    document["source"]["pair_filter"] = {"require_eos": False, "max_length_difference": 1.0}
+    recipe.write_text(yaml.safe_dump(document))
+    asked = service.start("csr-run", {"recipe": str(recipe), "run_id": "micro"})
+    done = service.wait(asked, "COMPLETED", "FAILED", "CRASHED", seconds=420)
+    assert done["state"]["type"] == "COMPLETED", done["state"]["message"]
+    manifest = RunStore(service.home).attempt("micro", 1).manifest.read()
+    assert manifest.status == "done"
+    assert "vllm" in " ".join(manifest.stages[0].packages)
+    assert (Path(manifest.policy_out["model_path"]) / "model.safetensors").exists()
+
+
+def test_the_form_is_checked_before_anything_starts(service: Service) -> None:
+    with pytest.raises(AssertionError, match=r"409|422"):
+        service.start("csr-iteration", {"iteration_id": "mine/02", "from_stage": "sampling"})
+    with pytest.raises(AssertionError, match=r"409|422"):
+        service.start("csr-run", {"receipt": "tiny.yaml"})
+
+
+def test_cancelling_leaves_no_process_and_a_run_to_go_on_with(
+    service: Service, tmp_path: Path
+) -> None:
+    recipe = long_recipe(tmp_path / "data")
+    asked = service.start("csr-run", {"recipe": str(recipe), "run_id": "stopped"})
+    wait_until(lambda: shards_done(service, "stopped") >= 2, 120)
+    pid = service.flow_run(asked)["labels"]["csr.pid"]
+    state = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
+    service.ask(f"/flow_runs/{asked}/set_state", state)
+    service.wait(asked, "CANCELLED", seconds=60)
+    wait_until(lambda: not psutil.pid_exists(pid), 60)
+    store = RunStore(service.home)
+    assert not store.is_locked("stopped")
+    assert store.run("stopped").status == "suspended"
+    kept = sampled(store, "stopped")
+
+    again = service.start("csr-run", {"recipe": str(recipe), "run_id": "stopped"})
+    assert service.wait(again, "COMPLETED", "FAILED")["state"]["type"] == "COMPLETED"
+    finished = sampled(store, "stopped")
+    assert len(finished) == 12
+    assert {shard: finished[shard] for shard in kept} == kept
+
+
+def test_nothing_is_pickled_and_nothing_lies_elsewhere(service: Service) -> None:
+    """Prefect's own default would pickle results, below the user's home."""
+    left = files_below(service.home) + files_below(service.folder / "server")
+    assert len(left) > 50
+    for file in left:
+        assert file.suffix not in (".pkl", ".pickle", ".pt", ".bin"), file
+        with file.open("rb") as stream:
+            assert not stream.read(2).startswith(PICKLE_STARTS), file
+    elsewhere = [f for f in files_below(service.folder / "user") if f.name != "memo_store.toml"]
+    assert elsewhere == []
+    assert os.path.isdir(service.home / ".prefect")
