@@ -210,7 +210,7 @@ def _verdict_row(verdict: Verdict) -> dict[str, Any]:
     """A figure that is no number has no place in JSON, and so is written out."""
 
     def shown(value: float | None) -> str:
-        return "" if value is None else f"{value:.4g}"
+        return "" if value is None else f"{value + 0.0:.4g}"  # no "-0"
 
     return {
         "gate": verdict.gate,

@@ -231,17 +231,22 @@ def test_verdicts_are_a_table_with_the_tripped_gates_first(made: Made) -> None:
     fine = Verdict(gate="recall_drop", value=0.0123456, limit=0.05, tripped=False, message="")
     unknown = replace(fine, gate="kl_nats_per_token", value=None, message="not measured")
     tripped = Verdict(
-        gate="length_drift", value=float("nan"), limit=None, tripped=True, message="<b>short</b>"
+        gate="length_drift",
+        value=float("nan"),
+        limit=None,
+        tripped=True,
+        message="captions grew short",
     )
-    publish_verdicts(attempt, [fine, unknown, tripped])
+    publish_verdicts(attempt, [fine, unknown, tripped, replace(fine, value=-0.0)])
     publish_verdicts(attempt, [fine])
     first, second = made["csr-gates-tiny-02"]
-    assert first["description"] == "tiny/02.3: held: 1 of 3 gates tripped"
+    assert first["description"] == "tiny/02.3: held: 1 of 4 gates tripped"
     assert second["description"] == "tiny/02.3: no gate tripped"
     assert [tuple(row.values()) for row in first["data"]] == [
-        ("length_drift", "TRIPPED", "nan", "", "<b>short</b>"),
+        ("length_drift", "TRIPPED", "nan", "", "captions grew short"),
         ("recall_drop", "fine", "0.01235", "0.05", ""),
         ("kl_nats_per_token", "", "", "0.05", "not measured"),
+        ("recall_drop", "fine", "0", "0.05", ""),
     ]
     assert list(first["data"][0]) == ["gate", "verdict", "value", "limit", "message"]
 
