@@ -122,12 +122,17 @@ def text_field(record: Record, key: str, where: str) -> str:
             f"{where}: {key!r} has {len(text):,} characters, and at most "
             f"{MAX_TEXT_CHARACTERS:,} can work. Shorten it."
         )
-    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if is_unstorable(text):
         raise BadRecordError(
             f"{where}: {key!r} holds a NUL character or half of a surrogate pair, which tokenizers "
             "and tables cannot hold. Remove it."
         )
     return text
+
+
+def is_unstorable(text: str) -> bool:
+    """Whether it holds a NUL, or half of a surrogate pair, which is no character."""
+    return "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def question(record: Record, where: str) -> str:

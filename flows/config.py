@@ -221,8 +221,9 @@ def _existing(name: str, value: str) -> str | None:
         path = Path(value).expanduser()
         absolute = os.path.abspath(path) if path.exists() else None
         (absolute or value).encode()  # records are kept as UTF-8
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:
+        reason = getattr(error, "strerror", error)
         raise ConfigError(
-            f"{name}: {shown(value)} is not a usable path ({error}). Give another."
+            f"{name}: {shown(value)} is not a usable path ({reason}). Give another."
         ) from None
     return absolute

@@ -9,9 +9,12 @@ from typing import Any
 import yaml
 
 from csr.errors import ConfigError, shown
+from csr.records import is_unstorable
 
-MAX_RECIPE_BYTES = 2**20
+MAX_RECIPE_BYTES = 2**16
 """Of the file; the longest under recipes/ has 2 kB."""
+MAX_DEPTH = 32
+"""Mappings and lists within each other; recipes have 4."""
 
 
 def read_document(
@@ -52,7 +55,7 @@ class _StrictLoader(yaml.SafeLoader):
 def _parse(text: str) -> Any:
     """YAMLError where the text is no YAML, or not of the kind that is read."""
     try:
-        _refuse_aliases(text)
+        _refuse_traps(text)
         return yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError:
         raise
@@ -60,13 +63,23 @@ def _parse(text: str) -> Any:
         raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
 
 
-def _refuse_aliases(text: str) -> None:
-    """With aliases, ten lines can mean more than a machine can hold."""
+def _refuse_traps(text: str) -> None:
+    """YAMLError where a short text costs much time or memory, or holds what no table can hold.
+
+    With aliases, ten lines can mean more than a machine has room for; depth costs its square.
+    """
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError(
                 f"the alias *{event.anchor} is not read, write out what it stands for"
             )
+        if isinstance(event, yaml.ScalarEvent) and is_unstorable(event.value):
+            raise yaml.YAMLError(f"{shown(event.value)} holds a NUL or half of a surrogate pair")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"it is nested more than {MAX_DEPTH} deep")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
