@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
-from flows.requests import IterationRequest, RunRequest
 from PIL import Image
 
 from csr.gates import Verdict
@@ -20,6 +19,7 @@ from csr.images import image_ref
 from csr.types import FinishReason, ImageRef, PreferencePair, Prompt, ScoredResponse
 from flows import artifacts
 from flows.artifacts import Narrator, Pages, publish_verdicts, tell_run
+from flows.forms import IterationRequest, RunRequest
 from flows.inert import as_code, fitting
 from flows.pair_page import NUM_SHOWN_PAIRS, pair_page
 from flows.promotion import promote

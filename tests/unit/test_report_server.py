@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flows.requests import RunRequest
 
 from csr.errors import EnvironmentFault
 from flows import serving
+from flows.forms import RunRequest
 from flows.report import CONTENT_SECURITY_POLICY
 from flows.report_server import find_report, serve_reports
 from tests.prefect_service import free_port
