@@ -115,7 +115,10 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        _print_line(f"{clock} {level}{record.getMessage().strip()}")
+        text = record.getMessage()
+        if record.name == "py.warnings":
+            text = text.partition("\n")[0]  # the second line is the source code
+        _print_line(f"{clock} {level}{text}")
 
 
 class _LinePrinter:

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,13 @@ from tests.scripted_run import write_recipe
 
 
 @pytest.fixture(autouse=True)
-def own_logger(monkeypatch: pytest.MonkeyPatch) -> None:
-    logger = logging.getLogger("csr")
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "propagate", True)
+def own_loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for logger in (logging.getLogger("csr"), logging.getLogger("py.warnings")):
+        monkeypatch.setattr(logger, "handlers", [])
+        monkeypatch.setattr(logger, "propagate", True)
+    logging.captureWarnings(False)
+    yield
+    logging.captureWarnings(False)
 
 
 def test_a_logged_line_is_never_wrapped_or_read_as_markup(
@@ -38,6 +43,13 @@ def test_a_logged_line_is_never_wrapped_or_read_as_markup(
     assert first.endswith(line)
     assert second.endswith(" warning: short")
     assert caplog.records == []  # what listens at the root, as Prefect does, prints none again
+
+
+def test_a_python_warning_is_a_line_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    progress.log_to_console()
+    warnings.warn("the adapter is old", UserWarning, stacklevel=1)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"\d\d:\d\d:\d\d warning: .*test_progress.py:\d+: UserWarning: the ad", line)
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(
