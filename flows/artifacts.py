@@ -33,7 +33,7 @@ from flows.events import GATE_TRIPPED, STAGE_FINISHED, emit
 from flows.gating import held_reason, verdicts_of
 from flows.inert import as_code, fitting
 from flows.pair_page import pair_page
-from flows.report import format_figure, iteration_plots
+from flows.report import iteration_plots
 from flows.report_server import report_url
 from flows.reporting import report_data
 from storage.attempt import AttemptDir
@@ -64,9 +64,9 @@ class Narrator:
                 publish_pairs(self._attempt)
             elif stage == "gate":
                 self._tell_verdicts(verdicts_of(self._attempt))
+                if flow_run.parent_flow_run_id is None:  # inside a run, the run itself tells it
+                    publish_run(self._store, run_id, Pages())
             emit(STAGE_FINISHED, run_id, attempt=str(self._attempt.id), stage=stage)
-            if stage == "gate" and flow_run.parent_flow_run_id is None:
-                publish_run(self._store, run_id, Pages())  # inside a run, the run itself tells it
         except Exception:  # the run's own files are the truth, and must not wait for a picture
             logger.warning("%s: nothing shown of %s", self._attempt.id, stage, exc_info=True)
 
@@ -75,7 +75,8 @@ class Narrator:
             return
         publish_verdicts(self._attempt, verdicts)
         if any(verdict.tripped for verdict in verdicts):
-            attempt, reason = self._attempt, held_reason(self._attempt)
+            attempt = self._attempt
+            reason = held_reason(attempt)
             emit(GATE_TRIPPED, attempt.id.run_id, attempt=str(attempt.id), reason=reason)
 
     def _show_progress(self, shard: int) -> None:
@@ -142,14 +143,14 @@ def publish_pairs(attempt: AttemptDir) -> None:
 
 
 def publish_verdicts(attempt: AttemptDir, verdicts: Sequence[Verdict]) -> None:
-    """What a gate says of the attempt, the limits that are broken first."""
+    """Each gate's value beside its limit, those that tripped first."""
+    tripped = sum(verdict.tripped for verdict in verdicts)
+    said = f"held: {tripped} of {len(verdicts)} gates tripped" if tripped else "no gate tripped"
     ordered = sorted(verdicts, key=lambda verdict: not verdict.tripped)
-    num_tripped = sum(verdict.tripped for verdict in verdicts)
-    outcome = f"held, {num_tripped} of {len(verdicts)} tripped" if num_tripped else "passed"
     create_table_artifact(
         [_verdict_row(verdict) for verdict in ordered],
         key=_key("gates", attempt.id.run_id, attempt.id.iteration),
-        description=f"Gates of {attempt.id}: {outcome}",
+        description=f"{attempt.id}: {said}",
     )
 
 
@@ -157,7 +158,9 @@ def _figures(store: RunStore, run_id: str) -> tuple[list[dict[str, Any]], str]:
     """Rows of the held-out figures, the newest where they are many; and what they are."""
     rows = _figure_rows(store, run_id)
     newest = fitting(reversed(rows), lambda row: len(json.dumps(row)) + 2, MAX_ARTIFACT_BYTES)
-    advice = "; read chair_s beside recall and length" if "chair_s" in rows[-1] else ""
+    advice = (
+        "; read chair_s beside recall and length" if any("chair_s" in row for row in rows) else ""
+    )
     left_out = f"; the oldest {len(rows) - len(newest)} left out" if len(newest) < len(rows) else ""
     return newest[::-1], f"{run_id} on held-out images{advice}{left_out}"
 
@@ -166,7 +169,8 @@ def _plots(store: RunStore, run_id: str) -> str:
     """The headline figures over the iterations."""
     plots = iteration_plots(report_data(store, run_id))
     pictures = [f"![{name}]({_svg_uri(svg)})" for name, svg in plots.items()]
-    return "\n\n".join([f"# {run_id} over its iterations", *pictures])
+    shown = pictures or ["Nothing that is plotted has been measured."]
+    return "\n\n".join([f"# {run_id} over its iterations", *shown])
 
 
 def _report(store: RunStore, run_id: str) -> str:
@@ -202,12 +206,17 @@ def _headline(metrics: dict[str, float]) -> dict[str, float | None]:
     return {name: round(x, 4) if math.isfinite(x) else None for name, x in shown.items()}
 
 
-def _verdict_row(verdict: Verdict) -> dict[str, str]:
+def _verdict_row(verdict: Verdict) -> dict[str, Any]:
+    """A figure that is no number has no place in JSON, and so is written out."""
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value + 0.0:.4g}"  # no "-0"
+
     return {
         "gate": verdict.gate,
-        "verdict": "TRIPPED" if verdict.tripped else "kept" if verdict.value is not None else "",
-        "value": format_figure(verdict.value),
-        "limit": format_figure(verdict.limit),
+        "verdict": "TRIPPED" if verdict.tripped else "fine" if verdict.value is not None else "",
+        "value": shown(verdict.value),
+        "limit": shown(verdict.limit),
         "message": verdict.message,
     }
 

@@ -31,6 +31,12 @@ TELEMETRY = (
     Setting("PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "false", "no question about releases"),
 )
 
+VLLM_LOGGING = Setting(
+    "VLLM_CONFIGURE_LOGGING",
+    "0",
+    "with each engine vLLM would replace the handlers that pass its warnings on to the flow UI",
+)
+
 PREFECT = (
     Setting("PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT", "false", "no advertisement in the UI"),
     Setting(
@@ -56,11 +62,7 @@ PREFECT = (
         "csr,vllm,trl,transformers,peft,py.warnings",
         "so that the flow UI has our lines too, and what the libraries warn of",
     ),
-    Setting(
-        "VLLM_CONFIGURE_LOGGING",
-        "0",
-        "vLLM's own logging replaces Prefect's handlers on its logger when it is imported",
-    ),
+    VLLM_LOGGING,
     Setting(
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW",
         "ignore",
@@ -102,9 +104,9 @@ def apply(home: Path, *, offline: bool = False, console_level: str | None = None
 
 
 def for_stage_process() -> dict[str, str]:
-    """This process's environment, with its places to import from."""
+    """This process's environment, with what it imports from."""
     imports = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    return {**os.environ, "PYTHONPATH": imports}
+    return {VLLM_LOGGING.name: VLLM_LOGGING.value, **os.environ, "PYTHONPATH": imports}
 
 
 def settings(home: Path, *, offline: bool = False) -> dict[str, str]:

@@ -172,5 +172,5 @@ def _is_worth_a_retry(_task: Any, _run: Any, state: State[Any]) -> bool:
 @task(cache_policy=NO_CACHE, retries=retry.MAX_TRIES - 1, retry_condition_fn=_is_worth_a_retry)
 @_told
 def stage_task(home: str, attempt_id: str, stage: str, shard: int | None = None) -> None:
-    """Run one stage; see `flows.stages` for what each does. A second try has smaller batches."""
+    """Run one stage; see `flows.iteration` for what each does. A second try has smaller batches."""
     do_work(home, attempt_id, stage, shard, num_waves=retry.num_waves(task_run.run_count))

@@ -71,7 +71,9 @@ def _server(port: int) -> Iterator[None]:
         sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1",
         "--port", str(port),
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    # The option alone leaves the web pages asking port 4200.
+    env = {**os.environ, "PREFECT_SERVER_API_PORT": str(port)}
+    process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         wait_until_healthy(f"{url}/api", process, 120.0)
         os.environ["PREFECT_API_URL"] = f"{url}/api"

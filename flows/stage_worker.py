@@ -27,6 +27,7 @@ _RELAYED = {
     "vllm": logging.WARNING,
     "trl": logging.WARNING,
     "transformers": logging.WARNING,
+    "py": logging.WARNING,  # Python's own warnings
 }
 """Package -> least level of its lines that go back."""
 
@@ -76,6 +77,7 @@ def _send_logs(wire: Wire) -> None:
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     relay = _LogRelay(wire)
     logging.basicConfig(level=logging.WARNING, handlers=[to_file, relay])
+    logging.captureWarnings(True)
     logging.getLogger("csr").setLevel(logging.INFO)
     # It shows its lines itself and passes none on to the root.
     logging.getLogger("transformers").addHandler(relay)

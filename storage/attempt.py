@@ -84,6 +84,11 @@ class AttemptDir:
         return self.path / "policy"
 
     @property
+    def checkpoints(self) -> Path:
+        """What training keeps until it is done; the dot hides it from the manifest."""
+        return self.path / ".checkpoints"
+
+    @property
     def evaluation(self) -> Path:
         """One `generations` file for each benchmark, and what the benchmarks report."""
         return self.path / "evaluation"

@@ -226,29 +226,29 @@ def test_of_very_many_attempts_the_newest_are_shown(
     )
 
 
-def verdict(gate: str, value: float | None, limit: float | None, message: str) -> Verdict:
-    tripped = message != ""
-    return Verdict(gate=gate, value=value, limit=limit, tripped=tripped, message=message)
-
-
 def test_verdicts_are_a_table_with_the_tripped_gates_first(made: Made) -> None:
     attempt = AttemptDir(IterationId("tiny", 2, 3), Path("/nowhere"))
-    kept = verdict("recall_drop", 0.01, 0.05, "")
-    tripped = verdict("length_drift_tokens", float("nan"), 0.2, "<b>says nothing</b>")
-    publish_verdicts(attempt, [kept, tripped])
-    publish_verdicts(attempt, [kept])
+    fine = Verdict(gate="recall_drop", value=0.0123456, limit=0.05, tripped=False, message="")
+    unknown = replace(fine, gate="kl_nats_per_token", value=None, message="not measured")
+    tripped = Verdict(
+        gate="length_drift",
+        value=float("nan"),
+        limit=None,
+        tripped=True,
+        message="captions grew short",
+    )
+    publish_verdicts(attempt, [fine, unknown, tripped, replace(fine, value=-0.0)])
+    publish_verdicts(attempt, [fine])
     first, second = made["csr-gates-tiny-02"]
-    assert first["description"] == "Gates of tiny/02.3: held, 1 of 2 tripped"
-    assert [row["gate"] for row in first["data"]] == ["length_drift_tokens", "recall_drop"]
-    assert first["data"][0] == {
-        "gate": "length_drift_tokens",
-        "verdict": "TRIPPED",
-        "value": "–",
-        "limit": "0.200",
-        "message": "<b>says nothing</b>",
-    }
-    assert first["data"][1]["verdict"] == "kept"
-    assert second["description"] == "Gates of tiny/02.3: passed"
+    assert first["description"] == "tiny/02.3: held: 1 of 4 gates tripped"
+    assert second["description"] == "tiny/02.3: no gate tripped"
+    assert [tuple(row.values()) for row in first["data"]] == [
+        ("length_drift", "TRIPPED", "nan", "", "captions grew short"),
+        ("recall_drop", "fine", "0.01235", "0.05", ""),
+        ("kl_nats_per_token", "", "", "0.05", "not measured"),
+        ("recall_drop", "fine", "0", "0.05", ""),
+    ]
+    assert list(first["data"][0]) == ["gate", "verdict", "value", "limit", "message"]
 
 
 def test_the_report_is_a_link_where_its_address_is_known(
@@ -281,7 +281,6 @@ def test_what_prefect_refuses_is_a_warning(
 
     for name in ("markdown", "table", "progress"):
         monkeypatch.setattr(artifacts, f"create_{name}_artifact", refuse)
-    monkeypatch.setattr(artifacts, "emit", refuse)
     store = RunStore(home)
     narrator = Narrator(store, store.attempt(RUN, 1), num_shards=3)
     monkeypatch.setattr(logging.getLogger("csr"), "propagate", True)
