@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from csr.errors import EnvironmentFault, NumericalError
+from csr.trainers import dpo
 from tests.dpo_runs import RESUMABLE, SEED, train
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -153,6 +154,21 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
     assert record.levelno == logging.WARNING
     assert "step-00000003 is skipped" in record.message
     assert problem in record.message
+
+
+def test_what_is_done_is_not_computed_again(llava, stopped, monkeypatch):
+    """Images that the vision tower encodes: two a pair, in the steps 4 to 6 alone."""
+    load, encoded = dpo.load_policy, []
+
+    def counting(*args):
+        model = load(*args)
+        tower = model.model.vision_tower
+        tower.register_forward_pre_hook(lambda module, args: encoded.append(len(args[0])))
+        return model
+
+    monkeypatch.setattr(dpo, "load_policy", counting)
+    resume(llava, stopped)
+    assert sum(encoded) == 2 * 6
 
 
 def test_training_starts_over_where_every_checkpoint_is_damaged(
