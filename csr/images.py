@@ -15,7 +15,6 @@ import stat
 import warnings
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from csr.errors import DataError, shown
@@ -200,6 +199,8 @@ def _upper_byte(image: Image.Image) -> Image.Image:
     grey = image.point(lambda value: value * (1 / 256)).convert("L")
     clear = grey.info.pop("transparency", None)
     if clear is not None:
+        import numpy as np
+
         alpha = np.where(np.asarray(image) == clear, 0, 255).astype(np.uint8)
         grey.putalpha(Image.fromarray(alpha))
     return grey
