@@ -177,7 +177,8 @@ def test_the_sampling_is_complete_and_the_gates_have_spoken(page: Any, ui: FlowU
     rows = table_rows(page)
     assert {row[0] for row in rows} == {verdict.gate for verdict in verdicts}
     assert [row[0] for row in rows if row[1] == "TRIPPED"] == [each.gate for each in tripped]
-    assert [rows[n][4] for n in range(len(tripped))] == [each.message for each in tripped]
+    reasons = page.locator("article li").all_inner_texts()
+    assert reasons == [f"{each.gate}: {each.message}" for each in tripped]
 
 
 def test_the_report_opens_from_its_page(page: Any, ui: FlowUI) -> None:
