@@ -7,13 +7,14 @@ EXTRA ?= auto
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format constraints clean
+.PHONY: help setup demo test soak check format constraints clean
 
 help:
 	@echo "make demo    run the whole pipeline on this machine, offline, in minutes"
 	@echo "make setup   make or update .venv (the other targets do it by themselves)"
 	@echo "make check   lint, format, types, import directions"
 	@echo "make test    check, then unit and integration tests (ARGS=... goes to pytest)"
+	@echo "make soak    hours: disturb every event of a run (ARGS=kill: one part), gates on real runs, fuzz"
 	@echo "make format  let ruff mend what it can"
 	@echo "make clean   remove .venv, caches and build leftovers; runs/ stays"
 
@@ -32,6 +33,10 @@ check: setup
 test: check
 	# The limit is a stop for a hung engine, not a speed check.
 	$(BIN)/python -m pytest --timeout=900 --timeout-method=thread $(ARGS)
+
+soak: setup
+	$(BIN)/python -m tests.faults.soak $(ARGS)
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -s tests/soak tests/hostile
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -38,7 +38,7 @@ def main() -> int:
     options = _parse()
     environment.apply(options.home, offline=True)
     from flows.command import run
-    from flows.requests import RunRequest
+    from flows.forms import RunRequest
 
     part, parts = map(int, options.part.split("/"))
     jobs = _jobs(options.configurations)[part - 1 :: parts]

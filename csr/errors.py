@@ -36,3 +36,9 @@ class RunFailed(Exception):
 
 class EngineLost(RunFailed):
     """An engine died, hung, or ran out of memory; a new one with a smaller batch may do."""
+
+
+def shown(value: object, max_characters: int = 200) -> str:
+    """What a user gave, as a message quotes it: on one line, short, no hidden characters."""
+    text = repr(value)
+    return text if len(text) <= max_characters else text[: max_characters - 3] + "..."

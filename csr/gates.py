@@ -153,7 +153,8 @@ def _recall(evidence: Evidence, limit: float | None) -> Verdict | None:
         "The policy names less of what the images show: hallucination bought with silence. Give "
         "the image part more weight, raise the reward's offset, or train less."
     )
-    return _verdict("recall_drop", _fall("recall", evidence.base, evidence.now), limit, said)
+    fall = _difference("recall", evidence.now, evidence.base)
+    return _verdict("recall_drop", fall, limit, said)
 
 
 def _length(evidence: Evidence, name: str, limit: float | None) -> Verdict | None:
@@ -170,9 +171,9 @@ def _length(evidence: Evidence, name: str, limit: float | None) -> Verdict | Non
 def _rise(evidence: Evidence, name: str, what: str, limit: float | None) -> Verdict | None:
     if limit is None:
         return None
-    fall = _fall(name, evidence.base, evidence.now)
+    rise = _difference(name, evidence.base, evidence.now)
     said = f"More {what} than the base has. Raise the redundancy penalty, or train less."
-    return _verdict(f"{name}_rise", None if fall is None else -fall, limit, said)
+    return _verdict(f"{name}_rise", rise, limit, said)
 
 
 def _distinct(evidence: Evidence, limit: float | None) -> Verdict | None:
@@ -180,19 +181,19 @@ def _distinct(evidence: Evidence, limit: float | None) -> Verdict | None:
         return None
     change = _relative_change("distinct_2", evidence.base, evidence.now)
     said = "Responses became alike. Train less, or sample from more different prompts."
-    return _verdict("distinct_2_drop", None if change is None else -change, limit, said)
+    return _verdict("distinct_2_drop", None if change is None else 0.0 - change, limit, said)
 
 
 def _hallucination(evidence: Evidence, limit: float | None) -> Verdict | None:
     if limit is None:
         return None
     limit = max(limit, _noise("chair_s", evidence.before, evidence.now))
-    fall = _fall("chair_s", evidence.before, evidence.now)
+    rise = _difference("chair_s", evidence.before, evidence.now)
     said = (
         "More responses name what the image does not show than before the iteration. Look at the "
         "pairs: the reward may pay for saying more (docs/rewards.md)."
     )
-    return _verdict("hallucination_rise", None if fall is None else -fall, limit, said)
+    return _verdict("hallucination_rise", rise, limit, said)
 
 
 def _reward_hacking(evidence: Evidence) -> Verdict:
@@ -270,10 +271,6 @@ def _kl(evidence: Evidence, limit: float | None) -> Verdict | None:
 
 def _difference(name: str, one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
     return other[name] - one[name] if name in one and name in other else None
-
-
-def _fall(name: str, one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
-    return _difference(name, other, one)
 
 
 def _relative_change(

@@ -15,9 +15,10 @@ import stat
 import warnings
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from csr.errors import DataError
+from csr.errors import DataError, shown
 from csr.types import ImageRef
 
 MAX_IMAGE_PIXELS = 50_000_000
@@ -26,6 +27,10 @@ Pillow starts to warn; vision towers look at 0.1 to 2 MP."""
 
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
 """Bytes of one file. A 50 MP JPEG is about 25 MB."""
+
+MAX_ASPECT_RATIO = 200
+"""Longer side over shorter. Qwen2-VL's processor refuses more, and one that scales the shorter
+side up (CLIP's, to 336) would make gigabytes of a hair."""
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 """Pillow's other decoders (TIFF, PSD, EPS, ...) are never tried: each is attack
@@ -43,7 +48,7 @@ def image_ref(path: Path | str, *, root: Path | None = None) -> ImageRef:
     """
     resolved = _resolve(Path(path), root)
     data = _read(resolved)
-    decode_image(data, str(resolved))
+    decode_image(data, _told(resolved))
     return ImageRef(uri=str(resolved), sha256=hashlib.sha256(data).hexdigest())
 
 
@@ -70,7 +75,7 @@ def load_image(ref: ImageRef) -> Image.Image:
             f"image {ref.uri} asks for the corruption {ref.corruption!r}, which decoding does not "
             "know. Load the clean image and apply the corruption where it is defined."
         )
-    return decode_image(load_bytes(ref), ref.uri)
+    return decode_image(load_bytes(ref), _told(ref.uri))
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
@@ -85,6 +90,8 @@ def decode_image(data: bytes, name: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
                 _check_header(image, name)
+                image.verify()  # PNG's checksums, which decoding passes over
+            with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
                 image.load()
                 return _to_rgb(ImageOps.exif_transpose(image))
     except DataError:
@@ -127,23 +134,30 @@ def _resolve(path: Path, root: Path | None) -> Path:
 
 def _read(path: Path) -> bytes:
     """The bytes of a plain file of acceptable size."""
+    name = _told(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DataError(f"image {path} is not a plain file. Give the path of an image file.")
-        with path.open("rb") as file:
-            data = file.read(MAX_IMAGE_BYTES + 1)
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise DataError(f"image {name} is not a plain file. Give the path of an image file.")
+        if facts.st_size > MAX_IMAGE_BYTES:
+            raise DataError(
+                f"image {name} is larger than {MAX_IMAGE_BYTES:,} bytes. Store it smaller, or "
+                "remove its prompt."
+            )
+        data = path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"image {path} cannot be read ({error.strerror}). Check its permissions."
+            f"image {name} cannot be read ({error.strerror}). Check its permissions."
         ) from error
     if not data:
-        raise DataError(f"image {path} is empty (0 bytes). Fetch it again, or remove its prompt.")
-    if len(data) > MAX_IMAGE_BYTES:
-        raise DataError(
-            f"image {path} is larger than {MAX_IMAGE_BYTES:,} bytes. Store it smaller, or remove "
-            "its prompt."
-        )
+        raise DataError(f"image {name} is empty (0 bytes). Fetch it again, or remove its prompt.")
     return data
+
+
+def _told(path: Path | str) -> str:
+    """The path as errors name it: quoted where it would break the line or hide something."""
+    text = str(path)
+    return text if text.isprintable() else shown(text)
 
 
 def _check_header(image: Image.Image, name: str) -> None:
@@ -151,6 +165,11 @@ def _check_header(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > MAX_IMAGE_PIXELS:
         raise _too_many_pixels(name, f"it is {width} x {height}")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise DataError(
+            f"image {name} is {width} x {height}, and no side may be more than "
+            f"{MAX_ASPECT_RATIO} times the other. Cut it, or remove its prompt."
+        )
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise DataError(
             f"image {name} is animated ({image.format}); which frame is meant is unknown. Save the "
@@ -168,9 +187,19 @@ def _too_many_pixels(name: str, what: str) -> DataError:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB from any mode that the allowed formats decode to."""
     if image.mode.startswith("I"):
-        image = image.point(lambda value: value * (1 / 256)).convert("L")
+        image = _upper_byte(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         background = Image.new("RGBA", layer.size, (*_TRANSPARENT_BACKGROUND, 255))
         return Image.alpha_composite(background, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _upper_byte(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit grey; the one grey that a PNG may declare clear gets alpha 0."""
+    grey = image.point(lambda value: value * (1 / 256)).convert("L")
+    clear = grey.info.pop("transparency", None)
+    if clear is not None:
+        alpha = np.where(np.asarray(image) == clear, 0, 255).astype(np.uint8)
+        grey.putalpha(Image.fromarray(alpha))
+    return grey

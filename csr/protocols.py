@@ -163,11 +163,15 @@ class Trainer(Protocol):
         output_dir: Path,
         seed: int,
         progress: Progress,
+        checkpoint_dir: Path | None = None,
     ) -> TrainingResult:
         """Train on the Parquet files under `pairs_path`; the reference is `policy` itself.
 
+        A trainer may keep checkpoints in `checkpoint_dir`, a folder of its own outside
+        `output_dir`: a call with the same inputs then goes on from the newest, and gives
+        what an undisturbed one gives. The caller removes the folder when it has the result.
         NumericalError when a loss or gradient is not finite; nothing is left under
-        `output_dir` then.
+        `output_dir` or `checkpoint_dir` then.
         """
 
     def score(

@@ -21,11 +21,18 @@ class FinishReason(StrEnum):
 
 
 class SkipReason(StrEnum):
-    """Why a prompt yields no pair, or a candidate is dropped. Counted in the manifest."""
+    """Why a record is left out of a run, a prompt yields no pair, or a candidate is dropped.
+
+    Counted in the quarantine table (records) and in the manifest (prompts, candidates).
+    """
+
+    INVALID_JSON = "invalid_json"
+    INVALID_RECORD = "invalid_record"
+    DUPLICATE_ID = "duplicate_id"
+    UNREADABLE_IMAGE = "unreadable_image"
 
     DUPLICATE_SIBLING = "duplicate_sibling"
     TRUNCATED_SIMILARITY_TEXT = "truncated_similarity_text"
-    UNREADABLE_IMAGE = "unreadable_image"
     FILTERED_TEXT = "filtered_text"
     TOO_FEW_RESPONSES = "too_few_responses"
     UNFINISHED = "unfinished"

@@ -60,7 +60,8 @@ def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
         loaded = load_prompts(
             Path(recipe.data.prompts),
             Path(recipe.data.images),
-            on_bad_image=recipe.data.on_bad_image,
+            on_bad_record=recipe.data.on_bad_record,
+            max_bad_share=recipe.data.max_bad_share,
             progress=progress,
         )
     refuse_leaks(recipe, loaded.prompts)

@@ -85,8 +85,8 @@ def rerun(
         Last stage to do: `--from pair --until pair` makes pairs alone, in seconds.
     """
     from flows import command, environment, listing
+    from flows.forms import IterationRequest
     from flows.progress import clean_stdout
-    from flows.requests import IterationRequest
 
     environment.apply(common.home)
     request = IterationRequest(
@@ -120,7 +120,7 @@ def evaluate(
         Recipe whose benchmarks are asked; a model needs one, an iteration has its run's.
     """
     from flows import command
-    from flows.requests import EvaluateRequest
+    from flows.forms import EvaluateRequest
 
     request = EvaluateRequest(
         home=_absolute(common),
@@ -155,8 +155,8 @@ def serve(
         Port of the flow UI on this machine, where PREFECT_API_URL names no other server.
     """
     from flows import environment, serving
+    from flows.forms import RunRequest
     from flows.home import make_home
-    from flows.requests import RunRequest
 
     make_home(common.home)
     environment.apply(common.home, console_level="INFO")
@@ -241,7 +241,7 @@ def _launch(
     offline: bool = False,
 ) -> int:
     from flows import command
-    from flows.requests import RunRequest
+    from flows.forms import RunRequest
 
     request = RunRequest(
         home=_absolute(common), recipe=str(recipe), settings=options.set, run_id=run_id

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from flows.config import Recipe
 from flows.evaluating import evaluation_of
+from flows.forms import EvaluateRequest, IterationRequest, RunRequest
 from flows.interrupts import orderly_sigterm
 from flows.launch import PreparedRun, prepared_run, recipe_of
 from flows.progress import live_bars, log_to_console
 from flows.reporting import write_report
-from flows.requests import EvaluateRequest, IterationRequest, RunRequest
 from flows.rerun import opened_iteration
 
 logger = logging.getLogger("csr")

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from csr.config import ComponentConfig, Location, locations
-from csr.errors import ConfigError
+from csr.config import ComponentConfig, Location, Probability, locations
+from csr.errors import ConfigError, shown
 from csr.gates import Config as GatesConfig
 from csr.world.settings import Config as WorldConfig
 from flows.components import Component
@@ -68,8 +68,12 @@ class DataConfig(ComponentConfig):
     prompt_order: Literal["fresh", "same"] = "fresh"
     """`fresh`: each iteration takes the next slice, cyclically; `same`: always the first
     slice, as the paper does (section 4.1)."""
-    on_bad_image: Literal["error", "skip"] = "error"
-    """Whether an unreadable image stops the run, or is skipped and counted."""
+    on_bad_record: Literal["error", "skip"] = "error"
+    """`error`: a record that cannot be used (not JSON, a wrong or missing field, an id again, an
+    unreadable image) stops the run before it starts; `skip`: it goes into the quarantine table."""
+    max_bad_share: Probability = 0.05
+    """Fraction of the prompt file's records that `skip` may leave out. Where more are bad, the
+    run stops before anything is written: then the file is at fault, not a record."""
 
 
 class PolicyConfig(ComponentConfig):
@@ -207,6 +211,19 @@ def run_id_of(recipe: Recipe) -> str:
 
 
 def _absolute(settings: C) -> C:
-    given = {name: Path(value).expanduser() for name, value in locations(settings).items()}
-    found = {name: os.path.abspath(path) for name, path in given.items() if path.exists()}
-    return settings.model_copy(update=found)
+    found = {name: _existing(name, value) for name, value in locations(settings).items()}
+    return settings.model_copy(update={name: path for name, path in found.items() if path})
+
+
+def _existing(name: str, value: str) -> str | None:
+    """The absolute path of what exists; None for what may be a name of something elsewhere."""
+    try:
+        path = Path(value).expanduser()
+        absolute = os.path.abspath(path) if path.exists() else None
+        (absolute or value).encode()  # records are kept as UTF-8
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:
+        reason = getattr(error, "strerror", error)
+        raise ConfigError(
+            f"{name}: {shown(value)} is not a usable path ({reason}). Give another."
+        ) from None
+    return absolute

@@ -7,17 +7,19 @@ raises the version.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import logging
 import resource
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from csr.errors import ConfigError
+from csr.errors import ConfigError, EnvironmentFault
 from csr.prompts import select_prompts
 from csr.types import PolicyRef, Prompt
 from flows.config import Recipe
@@ -158,19 +160,22 @@ def run_stage(
     try:
         outcome = work()
     except Exception as error:
-        manifest.record(clock.record("failed", message=f"{type(error).__name__}: {error}"))
-        manifest.update(status="failed")
+        with suppress(EnvironmentFault):  # a full disk must not hide what went wrong
+            manifest.record(clock.record("failed", message=f"{type(error).__name__}: {error}"))
+            manifest.update(status="failed")
         raise
     except BaseException:
-        manifest.update(status="suspended")
+        with suppress(EnvironmentFault):
+            manifest.update(status="suspended")
         raise
     record = manifest.record(clock.record("done", outcome), files=outcome.files)
     logger.info("%s: done in %.1f s %s", label, record.seconds, _summary(outcome))
     return record
 
 
+@functools.cache
 def code_version() -> str:
-    """The release of this package."""
+    """The release of this package, read once a process."""
     return importlib.metadata.version("csr")
 
 

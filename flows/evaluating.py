@@ -12,8 +12,8 @@ from pathlib import Path
 
 from csr.errors import ConfigError, DataError
 from flows.config import Recipe, load_recipe, overridden, run_id_of
+from flows.forms import EvaluateRequest
 from flows.home import open_store
-from flows.requests import EvaluateRequest
 from storage.attempt import AttemptDir, parse_iteration_id
 from storage.run_store import RunStore
 

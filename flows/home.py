@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from csr.errors import EnvironmentFault
-from storage.atomic import disk_errors
+from csr.files import disk_errors
 from storage.run_store import RunStore
 
 

@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from csr.config import locations
+from csr.files import file_sha256
 from csr.protocols import Json
 from csr.types import Prompt
 from flows.components import Component
-from storage.atomic import file_sha256
 from storage.attempt import AttemptDir
 
 _MODEL_SUFFIXES = (".json", ".safetensors")

@@ -12,15 +12,17 @@ from dataclasses import replace
 from functools import partial
 
 from flows import stages
+from flows.benchmarks import evaluate
 from flows.context import IterationContext, Unfinished, open_attempt, open_iteration
 from flows.gating import gate
+from flows.training import train
 
 STAGES: dict[str, Callable[..., object]] = {
     "measure": stages.measure,
     "sample": stages.sample,
     "pair": stages.pair,
-    "train": stages.train,
-    "evaluate": stages.evaluate,
+    "train": train,
+    "evaluate": evaluate,
     "gate": gate,
 }
 """In the order in which they run."""

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from csr.errors import CSRError, RunFailed
+from csr.errors import CSRError, EnvironmentFault, RunFailed
 from flows.checks import CheckedInputs, check_inputs, check_without_world
 from flows.config import Recipe, load_recipe, run_id_of
 from flows.context import code_version, refuse_other_release
+from flows.forms import RunRequest
 from flows.gating import held_reason
 from flows.home import open_store
 from flows.iteration import is_finished
 from flows.reporting import write_report
-from flows.requests import RunRequest
 from flows.versions import package_versions
 from flows.work import engines_closed_at_end
 from flows.worlds import build_missing_world, locate_world
 from storage.lineage import is_held
+from storage.manifest import Status
 from storage.rows import prompts_to_table, quarantine_to_table
 from storage.run_store import RunStore
 from storage.tables import write_table
@@ -78,7 +79,8 @@ def prepared_run(recipe: Recipe, run_id: str, home: Path) -> Iterator[PreparedRu
     checked = None if prepared else check_inputs(located, store.home)
     _create(store, located, run_id)
     with store.lock(run_id):
-        if checked is not None:
+        # Another process may have prepared it since, and even have finished.
+        if checked is not None and not _is_prepared(store, run_id):
             _prepare(store, run_id, checked)
         yield PreparedRun(store, run_id, located)
 
@@ -137,15 +139,15 @@ def _create(store: RunStore, recipe: Recipe, run_id: str) -> None:
 def _prepare(store: RunStore, run_id: str, checked: CheckedInputs) -> None:
     """Write what every iteration reads: prompts, quarantine, base policy."""
     files = [store.prompts_path(run_id)]
-    if checked.prompts.bad_images:
-        logger.warning("%d prompts left out: unreadable image", len(checked.prompts.bad_images))
-        write_table(store.quarantine_path(run_id), quarantine_to_table(checked.prompts.bad_images))
+    if bad := checked.prompts.bad_records:
+        counts = ", ".join(f"{name} {n}" for name, n in checked.prompts.skipped.items())
+        logger.warning("%d records left out: %s", len(bad), counts)
+        write_table(store.quarantine_path(run_id), quarantine_to_table(bad))
         files.append(store.quarantine_path(run_id))
     write_table(store.prompts_path(run_id), prompts_to_table(checked.prompts.prompts))
     store.record_files(run_id, tuple(files))
-    if not _is_prepared(store, run_id):
-        policy = checked.base_policy
-        store.new_attempt(run_id, 0, policy_in=policy, policy_out=policy)
+    policy = checked.base_policy
+    store.new_attempt(run_id, 0, policy_in=policy, policy_out=policy)
 
 
 @contextmanager
@@ -153,16 +155,22 @@ def _status_at_end(store: RunStore, run_id: str) -> Iterator[None]:
     try:
         yield
     except Held:
-        store.set_status(run_id, "held")
+        _note_end(store, run_id, "held")
         raise
     except CSRError as error:
-        store.set_status(run_id, "failed")
+        _note_end(store, run_id, "failed")
         raise RunFailed(f"run {run_id}: {error}") from error
     except Exception:
-        store.set_status(run_id, "failed")
+        _note_end(store, run_id, "failed")
         raise
     except BaseException:
-        store.set_status(run_id, "suspended")
+        _note_end(store, run_id, "suspended")
         raise
     else:
         store.set_status(run_id, "done")
+
+
+def _note_end(store: RunStore, run_id: str, status: Status) -> None:
+    """A full disk must not hide why the run ended; without a note it counts as suspended."""
+    with suppress(EnvironmentFault):
+        store.set_status(run_id, status)

@@ -6,6 +6,7 @@ and the page's own policy forbids scripts and loads should that ever fail.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,6 +130,7 @@ def iteration_plots(data: ReportData) -> dict[str, str]:
     return {name: template.render(chart=chart) for name, chart in charts.items() if chart}
 
 
+@functools.cache
 def _templates() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

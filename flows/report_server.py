@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from csr.errors import EnvironmentFault
+from flows.forms import home_of
 from flows.report import CONTENT_SECURITY_POLICY
-from flows.requests import home_of
 from storage.attempt import RUN_ID_PATTERN
 from storage.run_store import RunStore
 

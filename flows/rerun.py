@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from csr.errors import ConfigError, DataError
+from csr.files import disk_errors
 from flows.config import Recipe, overridden
 from flows.context import code_version, open_attempt, open_iteration, refuse_other_release
+from flows.forms import IterationRequest
 from flows.home import open_store
 from flows.iteration import STAGES, stages_of
-from flows.requests import IterationRequest
 from flows.work import engines_closed_at_end
 from storage.attempt import AttemptDir, IterationId, parse_iteration_id
 from storage.manifest import IterationManifest, StageRecord, damaged_files
@@ -209,12 +210,13 @@ def _take_over(origin: AttemptDir, attempt: AttemptDir, records: list[StageRecor
 
 def _link(source: Path, target: Path) -> None:
     """Finished files are replaced and never changed, so two attempts may share one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copy2(source, target)
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:  # a file system without hard links
+            shutil.copy2(source, target)
 
 
 def _moved(policy: Any, origin: AttemptDir, attempt: AttemptDir) -> Any:

@@ -27,10 +27,10 @@ from flows.config import Recipe
 from flows.context import open_attempt
 from flows.evaluating import evaluation_of
 from flows.events import RUN_ENDED, emit
+from flows.forms import EvaluateRequest, IterationRequest, RunRequest
 from flows.iteration import needs_engine, run_stages
 from flows.launch import Held, do_iterations, prepared_run, recipe_of
 from flows.progress import log_to_console
-from flows.requests import EvaluateRequest, IterationRequest, RunRequest
 from flows.rerun import IterationWork, opened_iteration
 from flows.settling import label_this_run
 from flows.slots import engine_slot
@@ -172,5 +172,5 @@ def _is_worth_a_retry(_task: Any, _run: Any, state: State[Any]) -> bool:
 @task(cache_policy=NO_CACHE, retries=retry.MAX_TRIES - 1, retry_condition_fn=_is_worth_a_retry)
 @_told
 def stage_task(home: str, attempt_id: str, stage: str, shard: int | None = None) -> None:
-    """Run one stage; see `flows.stages` for what each does. A second try has smaller batches."""
+    """Run one stage; see `flows.iteration` for what each does. A second try has smaller batches."""
     do_work(home, attempt_id, stage, shard, num_waves=retry.num_waves(task_run.run_count))

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from flows.forms import RunRequest
 from flows.report_server import REPORT_URL, serve_reports
-from flows.requests import RunRequest
 from flows.server import stop, wait_until_healthy
 
 UI_PORT = 4200

@@ -1,5 +1,4 @@
-"""Runs engine stages in a child process: its memory is free when it ends, and its crash is ours
-to survive.
+"""Runs engine stages in a child process: it frees all memory when it ends, and may crash.
 
 One child lives at a time, and stages of one kind follow each other in it with warm engines. It
 is ended before a stage of the other kind begins: the sampler before training, which wants all
@@ -73,7 +72,7 @@ class StageProcess:
         EngineLost where the child dies, or takes longer than `timeout_seconds`, its start
         included. A CSRError of the child is raised here, any other error as RunFailed.
         """
-        log = attempt.path / "logs" / f"{stage}.log"
+        log = attempt.logs / f"{stage}.log"
         log.parent.mkdir(exist_ok=True)
         job: dict[str, Any] = {
             "attempt_id": str(attempt.id),

@@ -1,4 +1,4 @@
-"""The stages of one iteration: measure, sample, pair, train, evaluate.
+"""The stages that make pairs: measure, sample, pair.
 
 Plain functions of the iteration's context; tests call them directly, the flow wraps
 each in a task. What a stage reads from another it reads from the store.
@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from csr.checkpoints import weights_sha256
-from csr.errors import ConfigError, DataError, NumericalError
-from csr.protocols import Benchmark, GenerateSettings, PreferenceSource, Similarity, StepSettings
-from csr.types import PairingResult, PolicyRef, Prompt, ResponseTree, SkipReason, StepRequest
-from csr.waves import in_waves, wave_size
-from flows.config import BenchmarkChoice
+from csr.errors import ConfigError, DataError
+from csr.protocols import PreferenceSource, Similarity, StepSettings
+from csr.types import PairingResult, Prompt, ResponseTree, SkipReason
+from csr.waves import in_waves
 from flows.context import IterationContext, StageOutcome, run_stage
 from flows.figures import caption_figures, pair_figures, sum_counts, tree_figures
 from flows.inputs import component_inputs, prompt_inputs, table_inputs
-from flows.probe import probe_policy
 from flows.progress import stage_progress
 from rewards import calibrated
 from rewards.statistics import Statistics, sample_statistics
-from storage.atomic import publish_directory, read_json, temporary_beside, write_json
+from storage.atomic import read_json, write_json
 from storage.manifest import StageRecord
-from storage.rows import generations_to_table, pairs_from_table, pairs_to_table, responses_to_table
+from storage.rows import pairs_to_table, responses_to_table
 from storage.tables import read_table, shard_path, write_table
 from storage.trees import trees_from_table, trees_to_table
 
@@ -155,103 +149,6 @@ def pair(context: IterationContext) -> StageRecord:
     return run_stage(context, "pair", inputs, work)
 
 
-def train(context: IterationContext) -> StageRecord:
-    """Update the policy on the pairs, then prove that the sampler speaks with its weights."""
-    attempt, recipe = context.attempt, context.recipe
-
-    def work() -> StageOutcome:
-        attempt.manifest.update(policy_out=None)
-        with _replaced(attempt.policy) as building, stage_progress(f"{attempt.id} train") as show:
-            result = context.engines.trainer().train(
-                policy=context.policy,
-                pairs_path=attempt.pairs,
-                output_dir=building,
-                seed=context.seed,
-                progress=show,
-            )
-            _check_finite(result.metrics)
-            write_json(building / "history.json", {"history": result.history})
-        policy = _trained_policy(context)
-        probe = probe_policy(
-            context.engines,
-            before=context.policy,
-            after=policy,
-            pairs=pairs_from_table(read_table(attempt.pairs, "pairs")),
-            tolerance=recipe.probe_tolerance,
-        )
-        attempt.manifest.update(policy_out=dataclasses.asdict(policy))
-        return StageOutcome(files=(attempt.policy,), metrics={**result.metrics, **probe})
-
-    inputs = {
-        "policy": context.policy.sha256,
-        "pairs": table_inputs(attempt, "pair", "pairs"),
-        "trainer": component_inputs(recipe.trainer),
-        "seed": context.seed,
-        "probe_tolerance": recipe.probe_tolerance,
-    }
-    return run_stage(context, "train", inputs, work)
-
-
-def evaluate(context: IterationContext, *, num_waves: int = 1) -> StageRecord:
-    """Ask the newest policy every benchmark's questions, greedily."""
-    attempt, recipe = context.attempt, context.recipe
-    policy_out = attempt.manifest.read().policy_out
-    assert policy_out is not None, "train comes first"
-    policy = PolicyRef(**policy_out)
-    benchmarks: list[Benchmark] = [choice.build() for choice in recipe.evaluation]
-
-    def work() -> StageOutcome:
-        metrics: dict[str, float] = {}
-        files = []
-        for choice, benchmark in zip(recipe.evaluation, benchmarks, strict=True):
-            responses, figures = _run_benchmark(context, policy, choice, benchmark, num_waves)
-            metrics |= figures
-            files.append(responses)
-        path = attempt.evaluation / "metrics.json"
-        write_json(path, metrics)
-        return StageOutcome(files=(*files, path), metrics=metrics)
-
-    inputs = {
-        "policy": policy.sha256,
-        "sampler": component_inputs(recipe.sampler),
-        "benchmarks": [component_inputs(choice) for choice in recipe.evaluation],
-        "prompts": [prompt_inputs(benchmark.prompts()) for benchmark in benchmarks],
-    }
-    record = run_stage(context, "evaluate", inputs, work)
-    if not context.only_look and attempt.manifest.read().metrics != record.metrics:
-        attempt.manifest.update(metrics=record.metrics)
-    return record
-
-
-def _run_benchmark(
-    context: IterationContext,
-    policy: PolicyRef,
-    choice: BenchmarkChoice,
-    benchmark: Benchmark,
-    num_waves: int,
-) -> tuple[Path, dict[str, float]]:
-    prompts = benchmark.prompts()
-    settings = GenerateSettings(
-        temperature=0.0, top_p=1.0, max_response_tokens=benchmark.max_response_tokens
-    )
-    requests = [StepRequest(prompt=prompt, seed=0) for prompt in prompts]
-    responses = []
-    with stage_progress(f"{context.attempt.id} evaluate {choice.name}") as progress:
-        sampler = context.engines.sampler(policy)
-        size = wave_size(context.recipe.shard_size, num_waves)
-        for start in range(0, len(requests), size):
-            batch = requests[start : start + size]
-            responses += sampler.generate(batch, settings)
-            progress(len(responses), len(requests))
-    path = context.attempt.evaluation / f"{choice.name}.parquet"
-    iteration = context.attempt.id.iteration
-    table = generations_to_table(
-        prompts, responses, iteration=iteration, benchmark=choice.name, policy=policy.name
-    )
-    write_table(path, table)
-    return path, benchmark.evaluate(responses)
-
-
 def _num_truncated(similarity: Similarity | None, trees: Sequence[ResponseTree]) -> int:
     """Steps whose text the similarity read only in part."""
     if similarity is None:
@@ -288,38 +185,6 @@ def _read_statistics(context: IterationContext) -> Statistics | None:
             "the trees come from measured none. Rerun from measure, or keep its calibration."
         )
     return Statistics.model_validate(read_json(_statistics_path(context)))
-
-
-@contextmanager
-def _replaced(directory: Path) -> Iterator[Path]:
-    """A directory to fill, which takes the place of `directory` when all went well."""
-    shutil.rmtree(directory, ignore_errors=True)
-    building = temporary_beside(directory)
-    try:
-        yield building
-        publish_directory(building, directory)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-def _trained_policy(context: IterationContext) -> PolicyRef:
-    model = context.attempt.policy / "model"
-    return PolicyRef(
-        name=str(context.attempt.id),
-        model_path=str(model.resolve()),
-        sha256=weights_sha256(model),
-        iteration=context.attempt.id.iteration,
-        adapter_path=str((context.attempt.policy / "adapter").resolve()),
-    )
-
-
-def _check_finite(metrics: dict[str, float]) -> None:
-    broken = {name: value for name, value in metrics.items() if not math.isfinite(value)}
-    if broken:
-        raise NumericalError(
-            f"Training ended with {broken}. The previous policy stays current. Lower the "
-            "learning rate, or train in float32."
-        )
 
 
 def _check_nothing_lost(prompts: Sequence[Prompt], result: PairingResult) -> None:

@@ -8,7 +8,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from csr.errors import ConfigError
+from csr.errors import ConfigError, shown
+
+MAX_FAULTS_TOLD = 20
+MAX_KEY_TOLD = 80
+"""Characters of a misspelt key."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -25,24 +29,24 @@ class NestedFaults(ValueError):
 
 
 def validate(model: type[M], document: Any, where: str) -> M:
-    """`document` as a `model`. ConfigError lists every fault, each as `where: place: text`."""
+    """`document` as a `model`. ConfigError lists the faults, each as `where: place: text`."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
         lines = [
             ": ".join(filter(None, (where, ".".join(place), text)))
-            for place, text in faults_of(error, model)
+            for place, text in faults_of(error, model)[:MAX_FAULTS_TOLD]
         ]
         raise ConfigError("\n".join(lines)) from None
 
 
 def faults_of(error: ValueError, model: type[BaseModel]) -> list[Fault]:
-    """Every fault in an error of `model`'s validation, those of nested components unfolded."""
+    """The first faults in an error of `model`'s validation, nested components' unfolded."""
     if not isinstance(error, ValidationError):
         return [((), str(error))]
     faults: list[Fault] = []
-    for found in error.errors():
-        place = tuple(map(str, found["loc"]))
+    for found in error.errors()[:MAX_FAULTS_TOLD]:
+        place = tuple(str(key)[:MAX_KEY_TOLD] for key in found["loc"])
         cause = found.get("ctx", {}).get("error")
         if isinstance(cause, NestedFaults):
             faults += [((*place, *inner), text) for inner, text in cause.faults]
@@ -67,7 +71,7 @@ def _explain(found: Any, model: type[BaseModel]) -> str:
         )
     if found["type"] == "missing":
         return "is missing, and has no default."
-    return f"{found['msg']} (given: {_short(found['input'])})."
+    return f"{found['msg']} (given: {shown(found['input'], 80)})."
 
 
 def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
@@ -79,8 +83,3 @@ def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
             break
         model = inner[0]
     return sorted(model.model_fields)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -9,9 +9,9 @@ from typing import Any
 
 from csr.checkpoints import weights_sha256
 from csr.errors import CSRError, DataError
+from csr.files import file_sha256
 from csr.protocols import Json
 from flows.home import open_store
-from storage.atomic import file_sha256
 from storage.attempt import AttemptDir
 from storage.manifest import FileRecord, damaged
 from storage.run_store import RunStore

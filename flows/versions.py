@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -26,8 +27,9 @@ PACKAGES = (
 """What decides a run's figures beside our own code; recorded, and told even when all is well."""
 
 
+@functools.cache
 def installed_version(package: str) -> str | None:
-    """None when it is not installed."""
+    """None when it is not installed. Read once a process: it is in every stage's record."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

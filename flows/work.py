@@ -20,7 +20,7 @@ _num_open = 0
 def do_work(
     home: str, attempt_id: str, stage: str, shard: int | None = None, *, num_waves: int = 1
 ) -> None:
-    """Run one stage of an attempt, unless it is done; see `flows.stages` for what each does.
+    """Run one stage of an attempt, unless it is done; see `flows.iteration` for what each does.
 
     Call it inside `engines_closed_at_end`. EngineLost once the lost engine's memory is free, so
     that the caller may try again.

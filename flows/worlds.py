@@ -6,10 +6,11 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
+from csr.files import disk_errors
 from csr.protocols import Progress
 from flows.config import Recipe, resolve_world
 from flows.progress import stage_progress
-from storage.atomic import disk_errors, require_free_space
+from storage.atomic import require_free_space
 
 WORLD_BYTES = 100 * 2**20
 """Room that a world takes while it is built, rounded up."""

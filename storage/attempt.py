@@ -1,7 +1,7 @@
 """The name and the directory of one attempt at one iteration.
 
 ```
-manifest.json  nodes/  responses/  pairs/  policy/  evaluation/
+manifest.json  nodes/  responses/  pairs/  policy/  evaluation/  logs/
 ```
 """
 
@@ -84,6 +84,16 @@ class AttemptDir:
         return self.path / "policy"
 
     @property
+    def checkpoints(self) -> Path:
+        """What training keeps until it is done; the dot hides it from the manifest."""
+        return self.path / ".checkpoints"
+
+    @property
     def evaluation(self) -> Path:
         """One `generations` file for each benchmark, and what the benchmarks report."""
         return self.path / "evaluation"
+
+    @property
+    def logs(self) -> Path:
+        """What engines printed, one file a stage, where stages run in child processes."""
+        return self.path / "logs"

@@ -18,7 +18,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from csr.errors import DataError
-from storage.atomic import file_sha256, read_json, short_lock, write_json
+from csr.files import file_sha256
+from storage.atomic import read_json, short_lock, write_json
 from storage.tables import count_rows, table_identity
 
 MANIFEST_VERSION = 1

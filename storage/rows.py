@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from csr.images import load_bytes
-from csr.prompts import BadImage
+from csr.prompts import BadRecord
 from csr.types import (
     FinishReason,
     GeneratedResponse,
@@ -16,7 +16,6 @@ from csr.types import (
     PreferencePair,
     Prompt,
     ScoredResponse,
-    SkipReason,
 )
 from storage.tables import make_table
 
@@ -128,16 +127,17 @@ def generations_from_table(table: pa.Table) -> list[GeneratedResponse]:
     ]
 
 
-def quarantine_to_table(bad_images: Sequence[BadImage]) -> pa.Table:
-    """The `quarantine` table: prompts left out because of their image."""
+def quarantine_to_table(bad_records: Sequence[BadRecord]) -> pa.Table:
+    """The `quarantine` table: records of the prompt file that were left out."""
     rows = [
         {
+            "position": bad.position,
             "prompt_id": bad.prompt_id,
             "image_uri": bad.image,
-            "reason": SkipReason.UNREADABLE_IMAGE.value,
+            "reason": bad.reason.value,
             "message": bad.message,
         }
-        for bad in bad_images
+        for bad in bad_records
     ]
     return make_table("quarantine", rows)
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from csr.errors import EnvironmentFault
-from storage.atomic import disk_errors, remove_temporaries
+from csr.files import disk_errors
+from storage.atomic import remove_temporaries
 from storage.manifest import utc_now
 
 _LOCK_TRIES = 3
@@ -42,7 +43,8 @@ def run_lock(directory: Path) -> Iterator[None]:
     with disk_errors(directory):
         file = (directory / ".lock").open("a+")
     with file:
-        _take(file, directory.name)
+        with disk_errors(directory):
+            _take(file, directory.name)
         _held[directory] = 1
         try:
             remove_temporaries(directory)

@@ -208,11 +208,12 @@ GENERATIONS = Table(
 
 QUARANTINE = Table(
     "quarantine",
-    1,
-    ("prompt_id",),
+    2,
+    ("position",),
     (
-        _PROMPT_ID,
-        Column("image_uri", STRING, "", "the image as the prompt file names it"),
+        Column("position", INT, "count", "line or place in the prompt file's list, from 1"),
+        Column("prompt_id", STRING, "", "the record's id, where it has a usable one", True),
+        Column("image_uri", STRING, "", "the image as the prompt file names it", True),
         Column("reason", STRING, "", "the skip reason under which it is counted"),
         Column("message", STRING, "", "what is wrong with it and what to do"),
     ),

@@ -13,7 +13,8 @@ from csr.rendering import load_processor, render_prompt
 from csr.trainers._batches import PairCollator
 from csr.trainers._pairs import read_pairs
 from csr.trainers._policy_files import load_policy
-from csr.trainers._trl import TrainingWatch, make_trainer
+from csr.trainers._trl import make_trainer
+from csr.trainers._watch import TrainingWatch
 from csr.trainers.dpo import Config, build
 from tests.tiny_models import make_llava, make_qwen2_5_vl, make_smolvlm
 
@@ -28,19 +29,31 @@ FAST = Config(
     warmup_ratio=0.0,
 )
 SEED = 7
+RESUMABLE = FAST.model_copy(
+    update={
+        "batch_size": 1,
+        "gradient_accumulation_steps": 2,
+        "lora_dropout": 0.1,  # so that the random state matters
+        "checkpoint_every_num_steps": 1,
+    }
+)
+"""On six pairs: 6 reference batches, then 6 steps of 2 batches, 3 steps an epoch."""
 
 
 def silent(done, total):
     pass
 
 
-def train(checkpoint, pairs_path, output_dir, *, config=FAST, seed=SEED):
+def train(
+    checkpoint, pairs_path, output_dir, *, config=FAST, seed=SEED, progress=silent, keep_in=None
+):
     return build(config).train(
         policy=base_policy(str(checkpoint)),
         pairs_path=pairs_path,
         output_dir=output_dir,
         seed=seed,
-        progress=silent,
+        progress=progress,
+        checkpoint_dir=keep_in,
     )
 
 

@@ -49,10 +49,13 @@ class Service:
         """One request to the API; its answer's JSON. On SQLite the server is busy now and then."""
 
         def answered() -> httpx.Response | None:
-            found = httpx.request(method, f"{self.api_url}{path}", json=body, timeout=60)
+            try:
+                found = httpx.request(method, f"{self.api_url}{path}", json=body, timeout=60)
+            except httpx.TimeoutException:
+                return None
             return None if found.status_code == 503 else found
 
-        answer = wait_until(answered, 60)
+        answer = wait_until(answered, 180)
         assert answer.is_success, f"{path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 

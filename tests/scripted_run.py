@@ -17,9 +17,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from flows import cli
+from flows.forms import IterationRequest, RunRequest
 from flows.iteration import run_stages
 from flows.launch import do_iterations, prepared_run, recipe_of
-from flows.requests import IterationRequest, RunRequest
 from flows.rerun import opened_iteration
 from flows.retry import with_retry
 from flows.work import do_work

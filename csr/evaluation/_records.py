@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from csr.errors import DataError
+from csr.errors import DataError, shown
 from csr.images import image_ref
-from csr.prompts import IMAGE_MARKER
+from csr.records import Entry, Record, prompt_id, question, read_entries, read_text, text_field
 from csr.types import Prompt
 
-Record = dict[str, Any]
 Wordings = dict[str, list[str]]
-
-_PROMPT_KEYS = ("id", "image", "input")
 
 
 def read_records(path: Path) -> list[Record]:
     """The objects of a JSONL file or JSON list, each with text under `id`, `image`, `input`.
 
-    DataError names the file and the record that is not such an object, a second record
-    of one id, or a file without records.
+    DataError names the file and the first record that is not such an object, or a second
+    record of one id: benchmarks are whole or not at all.
     """
     records: list[Record] = []
     first_of: dict[str, str] = {}
-    for value, where in _values(path):
-        record = _checked_record(value, where)
+    for entry in read_entries(path):
+        record = _checked_record(entry)
         if record["id"] in first_of:
             raise DataError(
-                f"{where}: the id {record['id']!r} was used in {first_of[record['id']]} already. "
-                "Give each record its own id."
+                f"{entry.where}: the id {shown(record['id'])} was used in "
+                f"{first_of[record['id']]} already. Give each record its own id."
             )
-        first_of[record["id"]] = where
+        first_of[record["id"]] = entry.where
         records.append(record)
-    if not records:
-        raise DataError(f"{path} holds no records. Give a JSONL file with one prompt a line.")
     return records
 
 
@@ -61,8 +56,8 @@ def read_vocabulary(path: Path) -> tuple[Wordings, dict[str, Wordings]]:
     ["red"]}}}`; `attributes` may be absent. DataError where the shape is another.
     """
     try:
-        document = json.loads(_read_text(path))
-    except ValueError as error:
+        document = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"The vocabulary {path} is not JSON ({error}).") from None
     attributes = document.get("attributes", {}) if isinstance(document, dict) else None
     if not isinstance(attributes, dict) or not document.get("objects"):
@@ -75,51 +70,15 @@ def read_vocabulary(path: Path) -> tuple[Wordings, dict[str, Wordings]]:
     return document["objects"], attributes
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"There is no file {path}. Check the benchmark's paths.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text ({error}).") from None
-
-
-def _values(path: Path) -> Iterator[tuple[Any, str]]:
-    """Each record's JSON value, and its place for errors."""
-    text = _read_text(path)
-    if text.lstrip().startswith("["):
-        for number, value in enumerate(_parse(text, str(path)), start=1):
-            yield value, f"{path}, record {number}"
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            yield _parse(line, where), where
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}). Write one JSON object a line.") from None
-
-
-def _checked_record(record: Any, where: str) -> Record:
+def _checked_record(entry: Entry) -> Record:
     """With a text id, and without an image marker around `input`: samplers add their own."""
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: not a JSON object. Write one JSON object a line.")
-    if type(record.get("id")) is int:
-        record["id"] = str(record["id"])
-    if isinstance(record.get("input"), str):
-        text = record["input"].strip().removeprefix(IMAGE_MARKER).removesuffix(IMAGE_MARKER)
-        record["input"] = text.strip()
-    for key in _PROMPT_KEYS:
-        if not isinstance(record.get(key), str) or not record[key]:
-            raise DataError(
-                f"{where}: {key!r} is {record.get(key)!r}, but must be text. Each record needs "
-                f"{', '.join(_PROMPT_KEYS)}."
-            )
-    return record
+    record, where = entry.record(), entry.where
+    return {
+        **record,
+        "id": prompt_id(record, where),
+        "image": text_field(record, "image", where),
+        "input": question(record, where),
+    }
 
 
 def _check_wordings(wordings: Any, where: str) -> None:

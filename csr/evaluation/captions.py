@@ -13,12 +13,13 @@ from pathlib import Path
 from pydantic import Field
 
 from csr.config import ComponentConfig, Location
-from csr.errors import DataError
+from csr.errors import DataError, shown
 from csr.evaluation._attributes import SceneObject, attribute_metrics, judge_sentence
 from csr.evaluation._chair import chair_metrics, count_objects
 from csr.evaluation._diversity import diversity_metrics
-from csr.evaluation._records import Record, build_prompts, read_records, read_vocabulary
+from csr.evaluation._records import build_prompts, read_records, read_vocabulary
 from csr.evaluation._synonyms import SynonymTable
+from csr.records import Record
 from csr.steps import split_steps, step_end
 from csr.types import FinishReason, GeneratedResponse, Prompt
 
@@ -158,7 +159,7 @@ def scene_metrics(
 
 
 def _check_objects(record: Record, vocabulary: Vocabulary, path: Path) -> None:
-    where = f"{path}, record {record['id']!r}"
+    where = f"{path}, record {shown(record['id'])}"
     things = record.get("objects")
     if not isinstance(things, list) or not all(isinstance(thing, dict) for thing in things):
         raise DataError(
@@ -167,8 +168,9 @@ def _check_objects(record: Record, vocabulary: Vocabulary, path: Path) -> None:
         )
     for thing in things:
         for key, table in {"name": vocabulary.objects, **vocabulary.attributes}.items():
-            if thing.get(key) not in table.names:
+            value = thing.get(key)
+            if not isinstance(value, str) or value not in table.names:
                 raise DataError(
-                    f"{where}: {key!r} is {thing.get(key)!r}, which the vocabulary does not know. "
+                    f"{where}: {key!r} is {shown(value)}, which the vocabulary does not know. "
                     f"Known: {', '.join(sorted(table.names))}."
                 )

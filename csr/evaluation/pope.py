@@ -19,9 +19,10 @@ from typing import Literal
 from pydantic import Field
 
 from csr.config import ComponentConfig, Location
-from csr.errors import DataError
-from csr.evaluation._records import Record, build_prompts, read_records
+from csr.errors import DataError, shown
+from csr.evaluation._records import build_prompts, read_records
 from csr.evaluation._uncertainty import binomial_se
+from csr.records import Record
 from csr.types import GeneratedResponse, Prompt
 
 Answer = Literal["yes", "no"]
@@ -179,6 +180,6 @@ def _check_record(record: Record, path: Path) -> None:
     for key, allowed in (("label", ("yes", "no")), ("split", SPLITS)):
         if record.get(key) not in allowed:
             raise DataError(
-                f"{path}, record {record['id']!r}: {key!r} is {record.get(key)!r}, but must be "
-                f"one of {', '.join(allowed)}."
+                f"{path}, record {shown(record['id'])}: {key!r} is {shown(record.get(key))}, but "
+                f"must be one of {', '.join(allowed)}."
             )

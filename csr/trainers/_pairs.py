@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csr.errors import DataError
+from csr.files import file_sha256
 from csr.images import decode_image, load_image
 from csr.types import ImageRef
 
@@ -40,8 +41,7 @@ def read_pairs(path: Path) -> list[TrainingPair]:
     Sorting makes training independent of how the table was sharded. DataError where
     there is no pair, or a column or a value is missing.
     """
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    rows = [row for file in files for row in _read_rows(file)]
+    rows = [row for file in _files(path) for row in _read_rows(file)]
     if not rows:
         raise DataError(
             f"There are no preference pairs under {path}, so there is nothing to train on. Look at "
@@ -49,6 +49,17 @@ def read_pairs(path: Path) -> list[TrainingPair]:
             "yield pairs."
         )
     return sorted((_pair(row) for row in rows), key=lambda pair: pair.pair_id)
+
+
+def pairs_sha256(path: Path) -> list[str]:
+    """Digest of each file that `read_pairs` would read. DataError where one cannot be read."""
+    digests = []
+    for file in _files(path):
+        try:
+            digests.append(file_sha256(file))
+        except OSError as error:
+            raise _unreadable(file, error) from error
+    return digests
 
 
 def pair_image(pair: TrainingPair) -> Image:
@@ -68,6 +79,14 @@ def pair_image(pair: TrainingPair) -> Image:
     return decode_image(pair.image_bytes, pair.image.uri)
 
 
+def _files(path: Path) -> list[Path]:
+    return sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file} cannot be read as a pairs table ({error}). Make the pairs again.")
+
+
 def _read_rows(file: Path) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -83,9 +102,7 @@ def _read_rows(file: Path) -> list[dict[str, Any]]:
         columns = [*_REQUIRED, *(name for name in _OPTIONAL if name in names)]
         return list(pq.read_table(file, columns=columns).to_pylist())
     except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{file} cannot be read as a pairs table ({error}). Make the pairs again."
-        ) from error
+        raise _unreadable(file, error) from error
 
 
 def _pair(row: dict[str, Any]) -> TrainingPair:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import csr.errors
 from csr.errors import CSRError, EngineLost, EnvironmentFault
 from csr.protocols import Progress, TrainingResult
+from csr.trainers._checkpoints import Checkpoints
 from csr.trainers._isolation import staged_output
 from csr.types import PolicyRef
 
@@ -37,6 +38,7 @@ def train_in_processes(
     output_dir: Path,
     seed: int,
     progress: Progress,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """`Trainer.train` in `config.num_processes` processes of this machine.
 
@@ -49,8 +51,9 @@ def train_in_processes(
             "policy": asdict(policy),
             "pairs_path": str(pairs_path.absolute()),
             "seed": seed,
+            "checkpoints": checkpoints and asdict(checkpoints),
         }
-        (folder / "job.json").write_text(json.dumps(job))
+        (folder / "job.json").write_text(json.dumps(job, default=str))
         status, tail = _launch(folder, config.num_processes, progress)
         _raise_own_error(folder)
         if status != 0:
@@ -102,7 +105,7 @@ def _main(folder: Path) -> int:
     from csr.trainers.dpo import DPO, Config
 
     job: dict[str, Any] = json.loads((folder / "job.json").read_text())
-    rank = int(os.environ["RANK"])
+    rank, kept = int(os.environ["RANK"]), job["checkpoints"]
 
     def report(done: int, total: int) -> None:
         if rank == 0:
@@ -115,6 +118,7 @@ def _main(folder: Path) -> int:
             output_dir=folder if rank == 0 else folder / f"rank-{rank}",
             seed=job["seed"],
             progress=report,
+            checkpoints=kept and Checkpoints(**(kept | {"directory": Path(kept["directory"])})),
             rank=rank,
         )
     except (CSRError, EngineLost) as error:

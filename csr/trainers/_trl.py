@@ -3,89 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csr.errors import EnvironmentFault, NumericalError
+from csr.errors import EnvironmentFault
 from csr.trainers._batches import PAIR_ROWS, PairCollator
 from csr.trainers._lora import language_linear_names
+from csr.trainers._resumable import Resumable
 
 if TYPE_CHECKING:
-    from csr.protocols import Progress
-    from csr.trainers._pairs import TrainingPair
+    from csr.trainers._checkpoints import Checkpoints
+    from csr.trainers._watch import TrainingWatch
     from csr.trainers.dpo import Config
-
-_OUR_NAMES = {
-    "rewards/margins": "margin",
-    "rewards/accuracies": "reward_accuracy",
-    "rewards/chosen": "chosen_reward",
-    "rewards/rejected": "rejected_reward",
-    "logps/chosen": "chosen_logprob",
-    "logps/rejected": "rejected_logprob",
-}
-"""TRL's name of a figure -> ours. A reward here is beta times a log-ratio, in nats."""
-_KEPT_NAMES = ("loss", "grad_norm", "learning_rate", "epoch", "entropy")
-
-
-@dataclass
-class TrainingWatch:
-    """Sees every batch and every step; stops the run at the first number that is not finite."""
-
-    pairs: Sequence[TrainingPair]
-    num_updates: int
-    """Pairs that will pass in all: the reference's pass and the epochs."""
-    progress: Progress
-    num_processes: int = 1
-    """Each of which sees its share of the pairs."""
-    history: list[dict[str, float]] = field(default_factory=list)
-    _seen: int = 0
-    _step_rows: list[int] = field(default_factory=list)
-
-    def reference(self, rows: Sequence[int], logprobs: Sequence[tuple[float, float]]) -> None:
-        """A batch of reference log-probabilities is known."""
-        broken = [row for row, both in zip(rows, logprobs, strict=True) if not _finite(both)]
-        if broken:
-            raise NumericalError(
-                f"The reference policy gives no finite log-probability for {self._names(broken)}. "
-                "Its weights hold NaN or infinity, or overflow in this dtype: look at the policy's "
-                "checkpoint, or train in float32."
-            )
-        self._advance(len(rows))
-
-    def batch(self, step: int, rows: Sequence[int], loss: float) -> None:
-        """A loss was computed in optimiser step `step` (from 1)."""
-        self._step_rows += rows
-        if not math.isfinite(loss):
-            raise NumericalError(
-                f"The DPO loss is {loss} in step {step} on {self._names(rows)}. Training stopped "
-                "and nothing was saved. Lower the learning rate, or train in float32."
-            )
-        self._advance(len(rows))
-
-    def step(self, step: int, logs: dict[str, float]) -> None:
-        """An optimiser step is done and TRL reports on it."""
-        if not math.isfinite(logs["grad_norm"]):
-            raise NumericalError(
-                f"The gradient norm is {logs['grad_norm']} in step {step} on "
-                f"{self._names(self._step_rows)}. Training stopped and nothing was saved. Lower "
-                "the learning rate, or train in float32."
-            )
-        row = {"step": float(step)}
-        row |= {name: float(logs[name]) for name in _KEPT_NAMES if name in logs}
-        row |= {ours: float(logs[theirs]) for theirs, ours in _OUR_NAMES.items()}
-        self.history.append(row)
-        self._step_rows = []
-
-    def _advance(self, num_pairs: int) -> None:
-        self._seen = min(self._seen + num_pairs * self.num_processes, self.num_updates)
-        self.progress(self._seen, self.num_updates)
-
-    def _names(self, rows: Sequence[int]) -> str:
-        names = [self.pairs[row].pair_id for row in rows]
-        rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        return f"pairs {', '.join(names[:8])}{rest}"
 
 
 def make_trainer(
@@ -98,8 +27,12 @@ def make_trainer(
     work_dir: Path,
     device: str,
     seed: int,
+    checkpoints: Checkpoints | None = None,
 ) -> Any:
-    """A DPOTrainer whose model is `model` with a fresh adapter, seeded before it is made."""
+    """A DPOTrainer whose model is `model` with a fresh adapter, seeded before it is made.
+
+    It saves checkpoints where it is given a place for them.
+    """
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback
@@ -108,10 +41,14 @@ def make_trainer(
     # TRL switches off all dropout or none; the adapter's own is the user's to choose.
     disable_dropout_in_model(model)
     rows = range(len(collator.pairs))
+    arguments = _arguments(config, work_dir, device, seed, model.dtype, len(rows))
+    if checkpoints is not None:
+        arguments.set_save(strategy="steps", steps=config.checkpoint_every_num_steps)
     trainer = _trainer_class()(
         watch,
+        checkpoints,
         model=model,
-        args=_arguments(config, work_dir, device, seed, model.dtype, len(rows)),
+        args=arguments,
         data_collator=collator,
         # TRL takes the column `images` as the sign of a vision dataset, which it leaves alone.
         train_dataset=Dataset.from_dict({"row": list(rows), "images": [[] for _ in rows]}),
@@ -161,11 +98,13 @@ def cache_reference(trainer: Any, collator: PairCollator, batch_size: int) -> No
 def _trainer_class() -> Any:
     from trl import DPOTrainer
 
-    class WatchedDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL has no types
+    class WatchedDPOTrainer(Resumable, DPOTrainer):  # type: ignore[misc]  # TRL has no types
         """DPOTrainer that reports to a `TrainingWatch` and to nobody else."""
 
-        def __init__(self, watch: TrainingWatch, **kwargs: Any) -> None:
-            self.watch = watch
+        def __init__(
+            self, watch: TrainingWatch, checkpoints: Checkpoints | None, **kwargs: Any
+        ) -> None:
+            self.watch, self.checkpoints = watch, checkpoints
             super().__init__(**kwargs)
 
         def _send_telemetry(self) -> None:
@@ -232,7 +171,7 @@ def _arguments(
         dataloader_pin_memory=device == "cuda",
         disable_dropout=False,
         remove_unused_columns=False,
-        save_strategy="no",  # its checkpoints hold a pickle
+        save_strategy="no",
         logging_steps=1,
         logging_nan_inf_filter=False,
         log_level="error",
@@ -244,7 +183,3 @@ def _arguments(
         # refuses. The model is on the first GPU; counting one keeps it there.
         arguments._n_gpu = 1
     return arguments
-
-
-def _finite(values: Sequence[float]) -> bool:
-    return all(math.isfinite(value) for value in values)

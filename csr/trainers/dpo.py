@@ -10,7 +10,7 @@ The adapter is merged afterwards, and the merged weights are the next policy.
 
 from __future__ import annotations
 
-import time
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -18,13 +18,14 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from csr.config import ComponentConfig
-from csr.errors import DataError
+from csr.errors import DataError, NumericalError
 from csr.images import load_image
 from csr.memory import memory_errors
 from csr.protocols import Progress, TrainingResult
 from csr.protocols import Trainer as TrainerProtocol
 from csr.rendering import load_processor
 from csr.trainers._batches import PairCollator
+from csr.trainers._checkpoints import Checkpoints, training_sha256
 from csr.trainers._isolation import preserved_globals, staged_output
 from csr.trainers._pairs import read_pairs
 from csr.trainers._policy_files import (
@@ -38,7 +39,8 @@ from csr.trainers._policy_files import (
 )
 from csr.trainers._processes import train_in_processes
 from csr.trainers._scoring import response_logprobs
-from csr.trainers._trl import TrainingWatch, cache_reference, make_trainer
+from csr.trainers._trl import cache_reference, make_trainer
+from csr.trainers._watch import TrainingWatch
 from csr.types import PolicyRef, Prompt
 
 LossName = Literal[
@@ -101,6 +103,10 @@ class Config(ComponentConfig):
     gradient_accumulation_steps x num_processes pairs; a last, smaller round repeats a few."""
     dataloader_workers: int = Field(default=0, ge=0)
     """Processes that decode images ahead of the model; 0 decodes in this one."""
+    checkpoint_every_num_steps: int = Field(default=50, ge=0)
+    """Optimiser steps between two checkpoints, from which an interrupted training goes on; one
+    more is made after the last step. 0 makes none. The newest two are kept, each three times
+    the adapter's size."""
 
     @model_validator(mode="after")
     def _one_weight_a_loss(self) -> Self:
@@ -140,20 +146,32 @@ class DPO:
         output_dir: Path,
         seed: int,
         progress: Progress,
+        checkpoint_dir: Path | None = None,
     ) -> TrainingResult:
         """See the protocol. Writes `output_dir/model` and `output_dir/adapter`.
 
         `progress` counts pairs: one pass for the reference, then the epochs. DataError on
         an empty or broken pairs table, ModelError on a checkpoint that cannot be trained.
         """
-        here = self.train_here if self._config.num_processes == 1 else self._train_in_processes
-        return here(
-            policy=policy,
-            pairs_path=pairs_path,
-            output_dir=output_dir,
-            seed=seed,
-            progress=progress,
-        )
+        config, checkpoints = self._config, None
+        if checkpoint_dir is not None and config.checkpoint_every_num_steps > 0:
+            name = training_sha256(policy, pairs_path, config, seed, pick_device(config.device))
+            checkpoints = Checkpoints(directory=checkpoint_dir.absolute(), training_sha256=name)
+            checkpoints.remove_unusable()
+        here = self.train_here if config.num_processes == 1 else self._train_in_processes
+        try:
+            return here(
+                policy=policy,
+                pairs_path=pairs_path,
+                output_dir=output_dir,
+                seed=seed,
+                progress=progress,
+                checkpoints=checkpoints,
+            )
+        except NumericalError:
+            if checkpoints is not None:  # from them the same would come of it
+                shutil.rmtree(checkpoints.directory, ignore_errors=True)
+            raise
 
     def train_here(
         self,
@@ -163,10 +181,11 @@ class DPO:
         output_dir: Path,
         seed: int,
         progress: Progress,
+        checkpoints: Checkpoints | None = None,
         rank: int = 0,
     ) -> TrainingResult:
         """`train` in this process, which is number `rank` of `num_processes`; 0 alone saves."""
-        config, started = self._config, time.monotonic()
+        config = self._config
         pairs = read_pairs(pairs_path)
         watch = TrainingWatch(
             pairs, len(pairs) * (1 + config.num_epochs), progress, config.num_processes
@@ -189,9 +208,13 @@ class DPO:
                 work_dir=work,
                 device=device,
                 seed=seed,
+                checkpoints=checkpoints,
             )
-            cache_reference(trainer, collator, config.batch_size)
-            trainer.train()
+            # Every process looks before any can have made a step, so all find the same.
+            checkpoint = checkpoints.latest() if checkpoints else None
+            if checkpoint is None:
+                cache_reference(trainer, collator, config.batch_size)
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
             if rank == 0:
                 save_adapter(trainer.model, work / "adapter")
                 save_merged(trainer.model, policy.model_path, work / "model")
@@ -199,7 +222,7 @@ class DPO:
         return TrainingResult(
             model_path=output_dir / "model",
             adapter_path=output_dir / "adapter",
-            metrics=_final_metrics(watch.history, len(pairs), time.monotonic() - started),
+            metrics=_final_metrics(watch.history, len(pairs), watch.seconds),
             history=watch.history,
         )
 

@@ -53,8 +53,12 @@ class ScriptedTrainer:
         output_dir: Path,
         seed: int,
         progress: Progress,
+        checkpoint_dir: Path | None = None,
     ) -> TrainingResult:
-        """See `Trainer.train`. Writes `output_dir/model` and `output_dir/adapter`."""
+        """See `Trainer.train`. Writes `output_dir/model` and `output_dir/adapter`.
+
+        It is done in milliseconds, so it keeps no checkpoint.
+        """
         pairs = read_pairs(pairs_path)
         total = len(pairs) * self._config.num_epochs
         for done in range(1, total + 1):

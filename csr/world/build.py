@@ -10,11 +10,13 @@ process has loaded.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from csr.world.scenes import sample_scenes
 from csr.world.settings import WORLD_VERSION, Config, world_name
 
 __all__ = ["WORLD_VERSION", "Config", "build_world", "world_name", "world_path"]
+
+_BUILDING = ".building-"
 
 NamedProgress = Callable[[str, int, int], None]
 """Called with (part, done, total)."""
@@ -46,18 +50,57 @@ def build_world(
     if final.exists():
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=final.parent))
-    try:
+    with _building_folder(final.parent) as building:
         _build(config, building, progress or _silent, parallel)
         _publish(building, final)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return final
 
 
 def world_path(config: Config, cache_dir: Path) -> Path:
     """Where the world is, or will be once it is built."""
     return Path(cache_dir) / "worlds" / world_name(config)
+
+
+@contextmanager
+def _building_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent`, removed at the end; those of killed builders are removed first.
+
+    A builder holds the kernel's lock on its folder, which ends with its process.
+    """
+    with ExitStack() as stack:
+        with _locked(parent):  # between the next folder's making and its locking, nobody looks
+            for folder in parent.glob(f"{_BUILDING}*"):
+                if not _is_held(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+            building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=parent))
+            stack.callback(shutil.rmtree, building, ignore_errors=True)
+            stack.enter_context(_locked(building))
+        yield building
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a process builds in it now, or it is another user's."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def _build(config: Config, directory: Path, progress: NamedProgress, parallel: bool) -> None:

@@ -183,6 +183,7 @@ def test_an_engine_lost_twice_fails_the_run_which_goes_on_later(
     assert journal.read_text().split("\n")[:-1] == [*lost, *resumed]
 
 
+@pytest.mark.slow
 def test_a_stage_that_hangs_is_ended_and_tried_again(
     csr: Csr, recipe: Path, tmp_path: Path, fault: Any, journal: Path, expected: dict[str, str]
 ) -> None:

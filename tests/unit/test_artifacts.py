@@ -19,10 +19,10 @@ from csr.images import image_ref
 from csr.types import FinishReason, ImageRef, PreferencePair, Prompt, ScoredResponse
 from flows import artifacts
 from flows.artifacts import Narrator, Pages, publish_verdicts, tell_run
+from flows.forms import IterationRequest, RunRequest
 from flows.inert import as_code, fitting
 from flows.pair_page import NUM_SHOWN_PAIRS, pair_page
 from flows.promotion import promote
-from flows.requests import IterationRequest, RunRequest
 from storage.attempt import AttemptDir, IterationId
 from storage.run_store import RunStore
 from tests.scripted_run import iterate_plainly, run_plainly, write_recipe

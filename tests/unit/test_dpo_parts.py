@@ -12,7 +12,8 @@ from csr.errors import DataError, EnvironmentFault, ModelError, NumericalError
 from csr.trainers._isolation import preserved_globals, staged_output
 from csr.trainers._pairs import TrainingPair, pair_image, read_pairs
 from csr.trainers._policy_files import pick_device, stored_dtype
-from csr.trainers._trl import TrainingWatch, cache_reference, num_warmup_steps
+from csr.trainers._trl import cache_reference, num_warmup_steps
+from csr.trainers._watch import TrainingWatch
 from csr.trainers.dpo import Config, _final_metrics
 from csr.types import ImageRef
 

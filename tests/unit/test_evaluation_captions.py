@@ -122,19 +122,19 @@ def test_ground_truth_outside_the_vocabulary_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "holds no records"),
-        ("\n\n", "holds no records"),
-        ("{", r"line 1: not JSON"),
-        ("[1]", r"record 1: not a JSON object"),
-        ("1", r"line 1: not a JSON object"),
-        ('{"id": "a", "image": "x.png"}', r"line 1: 'input' is None"),
-        ('{"id": "a", "image": "", "input": "b"}', r"line 1: 'image' is ''"),
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("{", r"line 1: not valid JSON"),
+        ("[1]", r"record 1: a record must be an object, not int"),
+        ("1", r"line 1: a record must be an object, not int"),
+        ('{"id": "a", "image": "x.png"}', r"line 1: 'input' is missing"),
+        ('{"id": "a", "image": "", "input": "b"}', r"line 1: 'image' is blank"),
         (
             '{"id": 1, "image": "x", "input": "b"}\n\n{"id": "1", "image": "x", "input": "b"}',
             r"line 3: the id '1' was used in .*line 1 already",
         ),
-        ('[{"id": 1, "image": "x", "input": "b"}, 2]', r"record 2: not a JSON object"),
-        ('{"id": "a", "image": "x.png", "input": "<image>"}', r"'input' is ''"),
+        ('[{"id": 1, "image": "x", "input": "b"}, 2]', r"record 2: a record must be an object"),
+        ('{"id": "a", "image": "x.png", "input": "<image>"}', "only an image marker"),
     ],
 )
 def test_malformed_records_are_named_by_line(tmp_path: Path, content: str, message: str) -> None:
@@ -159,7 +159,7 @@ def test_a_json_list_and_image_markers_are_understood(tmp_path: Path) -> None:
 
 
 def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no file .*gone\.jsonl"):
+    with pytest.raises(DataError, match=r"gone\.jsonl does not exist"):
         read_records(tmp_path / "gone.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="UTF-8"):

@@ -106,7 +106,7 @@ def leaked_image(recipe: Path) -> None:
         (truncated_image, "3.png is damaged"),
         (giant_image, "more than 50,000,000 pixels"),
         (no_prompts, "train.jsonl is empty"),
-        (duplicate_ids, "the same id stands more than once: '0'"),
+        (duplicate_ids, "the id '0' stands already in"),
         (no_model, "the path does not exist"),
         (model_without_weights, "has no safetensors weights"),
         (leaked_image, "also the image of the training prompt '4'"),
@@ -160,8 +160,8 @@ def test_bad_options_are_told_and_nothing_is_written(
 def test_two_benchmarks_of_one_name_are_refused(csr: Csr, tmp_path: Path) -> None:
     """The figures of one would overwrite those of the other."""
     recipe = write_recipe(tmp_path / "data")
-    document = yaml.safe_load(recipe.read_text())
-    recipe.write_text(yaml.safe_dump(document | {"evaluation": document["evaluation"] * 2}))
+    (captions,) = yaml.safe_load(recipe.read_text())["evaluation"]
+    edit(recipe, lambda d: d["evaluation"].append(captions))
     answer = csr("run", recipe, "--home", tmp_path / "home")
     assert answer.status == 2
     assert "names 'captions' twice" in answer.err
@@ -287,9 +287,9 @@ def test_one_process_works_on_a_run(csr: Csr, tmp_path: Path) -> None:
     assert csr(*command).status == 0
 
 
-def test_unreadable_images_are_left_out_and_counted_where_asked(csr: Csr, tmp_path: Path) -> None:
+def test_bad_records_are_left_out_and_counted_where_asked(csr: Csr, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "data", num_iterations=1)
-    edit(recipe, lambda d: d["data"].update(on_bad_image="skip"))
+    edit(recipe, lambda d: d["data"].update(on_bad_record="skip", max_bad_share=0.2))
     not_an_image(recipe)
     (tmp_path / "data/images/5.png").unlink()
     answer = csr("run", recipe, "--home", tmp_path / "home", "--run-id", "mine", "--json")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from csr import prompts as prompts_module
 from csr.errors import ConfigError, DataError
-from csr.prompts import BadImage, load_prompts, select_prompts
+from csr.prompts import load_prompts, select_prompts
 from csr.types import Prompt, SkipReason
 from tests.sample_data import prompt, saved_image
 
@@ -53,7 +53,7 @@ def test_csr_list_with_markers_at_either_end(folder):
     assert [p.prompt_id for p in loaded.prompts] == ["000000442786", "7"]
     assert [p.image.uri for p in loaded.prompts] == [str(folder / "a.png"), str(folder / "b.png")]
     assert loaded.skipped == {}
-    assert loaded.bad_images == ()
+    assert loaded.bad_records == ()
 
 
 def test_json_lines_with_optional_fields_blank_lines_and_a_byte_order_mark(folder):
@@ -86,6 +86,7 @@ def test_each_distinct_image_is_read_once_and_progress_counts_prompts(folder, mo
         ("", "is empty"),
         (" \n", "is empty"),
         ("[]", "is empty"),
+        ("[ \n]", "is empty"),
         ("[{]", r"not valid JSON"),
         ('{"id": 1, "image": "a.png", "input": "x"}\n{"id": 2', r"line 2: not valid JSON"),
         ('{\n"id": 1,\n', r"line 1: not valid JSON"),
@@ -118,7 +119,9 @@ def test_file_that_is_no_prompt_file(folder, text, problem):
         ({"input": "a\ud800b"}, "surrogate"),
         ({"input": "x" * 8193}, "8,193 characters, and at most 8,192"),
         ({"reference": 5}, "'reference' is int"),
-        ({"prompt": "x"}, r"unknown keys \['prompt'\]"),
+        ({"reference": []}, "'reference' is list"),
+        ({"prompt": "x"}, "unknown keys 'prompt'\\. A record"),
+        (dict.fromkeys("cdabe"), r"unknown keys 'a', 'b', 'c', \.\.\."),
         ({"image": "no.png"}, "does not exist"),
         ({"image": "broken.png"}, "damaged"),
         ({"image": "../prompts.data"}, "outside the image folder"),
@@ -139,13 +142,19 @@ def test_missing_key_is_said_to_be_missing(folder):
 
 def test_duplicate_ids_are_named_even_as_number_and_text(folder):
     path = listed(folder, record(id=42), record(id="x"), record(id="42"))
-    with pytest.raises(DataError, match=r"'42' \(.*record 1; .*record 3\)"):
+    with pytest.raises(DataError, match=r"record 3: the id '42' stands already in .*record 1\."):
+        load_prompts(path, folder)
+
+
+def test_a_key_that_stands_twice_spoils_its_own_record(folder):
+    path = written(folder, '[{"id": 1, "id": 2, "image": "a.png", "input": "x"}]')
+    with pytest.raises(DataError, match=r"record 1: the key 'id' stands twice"):
         load_prompts(path, folder)
 
 
 def test_missing_places_are_told_apart(folder, tmp_path):
     path = listed(folder, record())
-    with pytest.raises(DataError, match=r"prompt file .* does not exist"):
+    with pytest.raises(DataError, match=r"none\.json does not exist"):
         load_prompts(tmp_path / "none.json", folder)
     with pytest.raises(DataError, match="is no file"):
         load_prompts(tmp_path, folder)
@@ -158,29 +167,70 @@ def test_missing_places_are_told_apart(folder, tmp_path):
         load_prompts(path, folder)
 
 
-def test_skipped_prompts_are_counted_and_listed(folder):
-    path = listed(
-        folder,
-        record(id=1),
-        record(id=2, image="broken.png"),
-        record(id=3, image="b.png"),
-        record(id=4, image="no.png"),
-    )
-    loaded = load_prompts(path, folder, on_bad_image="skip")
-    assert [p.prompt_id for p in loaded.prompts] == ["1", "3"]
-    assert loaded.skipped == {SkipReason.UNREADABLE_IMAGE: 2}
-    broken, missing = loaded.bad_images
-    assert isinstance(broken, BadImage)
-    assert (broken.prompt_id, broken.image) == ("2", "broken.png")
-    assert "damaged" in broken.message
-    assert (missing.prompt_id, missing.image) == ("4", "no.png")
-    assert "does not exist" in missing.message
+def test_bad_records_are_left_out_each_with_its_reason(folder):
+    lines = [
+        json.dumps(record(id=1)),
+        json.dumps(record(id=2, image="broken.png")),
+        '{"id": 3, "image": "a.png"',
+        json.dumps(record(id=1, image="b.png")),
+        json.dumps(record(id=4, input=None)),
+        "",
+        json.dumps(record(id=5, image="no.png")),
+        json.dumps(record(id="a\ud800", image=7)),
+        json.dumps(record(id=6, image="b.png")),
+    ]
+    path = written(folder, "\n".join(lines))
+    loaded = load_prompts(path, folder, on_bad_record="skip", max_bad_share=1.0)
+    assert [p.prompt_id for p in loaded.prompts] == ["1", "6"]
+    assert loaded.skipped == {
+        SkipReason.UNREADABLE_IMAGE: 2,
+        SkipReason.INVALID_JSON: 1,
+        SkipReason.DUPLICATE_ID: 1,
+        SkipReason.INVALID_RECORD: 2,
+    }
+    assert [(bad.position, bad.prompt_id, bad.image) for bad in loaded.bad_records] == [
+        (2, "2", "broken.png"),
+        (3, None, None),
+        (4, "1", "b.png"),
+        (5, "4", "a.png"),
+        (7, "5", "no.png"),
+        (8, "a\\ud800", "7"),
+    ]
+    words = ["damaged", "not valid JSON", "line 1", "NoneType", "does not exist", "surrogate"]
+    for bad, word in zip(loaded.bad_records, words, strict=True):
+        assert word in bad.message
+        assert f"line {bad.position}" in bad.message
 
 
-def test_skipping_everything_is_an_error(folder):
-    path = listed(folder, record(image="no.png"))
-    with pytest.raises(DataError, match="none of the 1 prompts has a usable image"):
-        load_prompts(path, folder, on_bad_image="skip")
+def test_an_id_belongs_to_the_first_well_formed_record(folder):
+    path = listed(folder, record(id=1, input=""), record(id=1), record(id=1, image="b.png"))
+    loaded = load_prompts(path, folder, on_bad_record="skip", max_bad_share=1.0)
+    assert [p.image.uri for p in loaded.prompts] == [str(folder / "a.png")]
+    assert [bad.reason for bad in loaded.bad_records] == [
+        SkipReason.INVALID_RECORD,
+        SkipReason.DUPLICATE_ID,
+    ]
+
+
+def test_the_share_of_bad_records_decides(folder):
+    good = [record(id=number) for number in range(8)]
+    path = listed(folder, *good, record(id="x", image="no.png"), record(id="y", input=3))
+    assert len(load_prompts(path, folder, on_bad_record="skip", max_bad_share=0.2).prompts) == 8
+    with pytest.raises(DataError) as caught:
+        load_prompts(path, folder, on_bad_record="skip", max_bad_share=0.19)
+    message = str(caught.value)
+    assert "2 of 10 records cannot be used, more than the share of 0.19" in message
+    assert "(invalid_record 1, unreadable_image 1)" in message
+    assert "record 9 (id 'x')" in message
+    assert "record 10: 'input' is int" in message
+
+
+def test_an_error_quotes_the_first_three_bad_records_only(folder):
+    path = listed(folder, *(record(id=number, input=number) for number in range(9)))
+    with pytest.raises(DataError, match="none of the 9 records can be used") as caught:
+        load_prompts(path, folder, on_bad_record="skip", max_bad_share=1.0)
+    assert str(caught.value).count("must be text") == 3
+    assert len(str(caught.value)) < 1000
 
 
 def chosen_ids(prompts: list[Prompt], iteration: int, num: int, mode: str) -> list[str]:

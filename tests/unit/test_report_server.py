@@ -9,9 +9,9 @@ import pytest
 
 from csr.errors import EnvironmentFault
 from flows import serving
+from flows.forms import RunRequest
 from flows.report import CONTENT_SECURITY_POLICY
 from flows.report_server import find_report, serve_reports
-from flows.requests import RunRequest
 from tests.prefect_service import free_port
 
 PAGE = "<!doctype html><p>ä</p>"

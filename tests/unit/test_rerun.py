@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from flows.config import Recipe
+from flows.forms import IterationRequest
 from flows.iteration import STAGES
-from flows.requests import IterationRequest
 from flows.rerun import FIXED_SETTINGS, SETTINGS_READ, UNREAD_SETTINGS
 from storage.run_store import RunStore
 from tests.scripted_run import Csr, files_below, write_recipe
@@ -169,7 +169,7 @@ def test_promotion_makes_later_iterations_stale(csr: Csr, home: Path, tmp_path: 
         (("rerun", "mine-02"), "'mine-02' is not an iteration ID"),
         (("rerun", "mine/07"), "there is no mine/07"),
         (("rerun", "other/01"), "there is no run 'other'"),
-        (("rerun", "mine/01", "--set", "data.on_bad_image=skip"), "'data' is fixed for all of run"),
+        (("rerun", "mine/01", "--set", "data.max_bad_share=1"), "'data' is fixed for all of run"),
         (("rerun", "mine/01", "--set", "num_iterations=3"), "'num_iterations' is fixed"),
         (
             ("rerun", "mine/01", "--from", "train", "--set", "reward.image_weight=0.2"),

@@ -243,6 +243,27 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert contents(store) == contents(undisturbed)
 
 
+def test_an_interrupted_training_finds_its_checkpoints_and_a_finished_one_leaves_none(
+    csr: Csr, recipe: Path, store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, found = ScriptedTrainer.train, []
+
+    def checkpointing(self: ScriptedTrainer, *, checkpoint_dir: Path, **job: Any) -> Any:
+        found.append(sorted(path.name for path in checkpoint_dir.glob("*")))
+        checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        (checkpoint_dir / f"step-{len(found)}").touch()
+        if len(found) == 1:
+            raise KeyboardInterrupt
+        return original(self, **job)
+
+    monkeypatch.setattr(ScriptedTrainer, "train", checkpointing)
+    assert csr(*command(recipe, store)).status == 130
+    assert csr(*command(recipe, store)).status == 0
+    assert found == [[], ["step-1"], []]  # the last is the second iteration's
+    assert not list(store.home.rglob("step-*"))
+    assert not store.attempt(RUN, 1).checkpoints.exists()
+
+
 def test_a_failed_stage_leaves_the_policy_and_starts_no_iteration(
     csr: Csr, recipe: Path, store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

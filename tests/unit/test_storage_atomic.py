@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from csr.errors import DataError, EnvironmentFault
+from csr.errors import DataError, EnvironmentFault, NumericalError
+from csr.files import publish_directory, replaced_directory, temporary_beside
 from storage import atomic
 from storage.atomic import (
-    publish_directory,
     read_json,
     remove_temporaries,
     require_free_space,
     short_lock,
-    temporary_beside,
     write_atomic,
     write_json,
 )
@@ -79,10 +78,8 @@ def test_a_disk_that_cannot_take_it_is_named(tmp_path, monkeypatch, number, prob
 
 def test_data_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     events = []
-    fsync, replace = atomic._fsync, os.replace
-    monkeypatch.setattr(
-        atomic, "_fsync", lambda p: (events.append(("fsync", p.is_dir())), fsync(p))
-    )
+    fsync, replace = atomic.fsync, os.replace
+    monkeypatch.setattr(atomic, "fsync", lambda p: (events.append(("fsync", p.is_dir())), fsync(p)))
     monkeypatch.setattr(os, "replace", lambda a, b: (events.append("rename"), replace(a, b)))
     write_json(tmp_path / "x.json", {})
     assert events == [("fsync", False), "rename", ("fsync", True)]
@@ -123,6 +120,38 @@ def test_a_directory_appears_whole_and_is_never_overwritten(tmp_path):
         publish_directory(again, final)
     assert remove_temporaries(tmp_path) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["policy"]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), EnvironmentFault, "policy: the disk is full"),
+        (OSError(errno.EROFS, "Read-only"), EnvironmentFault, "policy: the file system is read-"),
+        # What safetensors raises; it is no OSError.
+        (ValueError("I/O error: No space left (os error 28)"), EnvironmentFault, "disk is full"),
+        # A missing image is no fault of this disk.
+        (FileNotFoundError(errno.ENOENT, "gone"), FileNotFoundError, "gone"),
+        (NumericalError("loss is NaN"), NumericalError, "NaN"),
+    ],
+)
+def test_a_directory_that_cannot_be_filled_does_not_appear(tmp_path, error, raised, message):
+    path = tmp_path / "policy"
+
+    def fail() -> None:
+        with replaced_directory(path) as building:
+            building.mkdir()
+            (building / "model").write_text("half")
+            raise error
+
+    with pytest.raises(raised, match=message):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+    with replaced_directory(path) as building:
+        building.mkdir()
+        (building / "model").write_text("whole")
+    assert (path / "model").read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_short_lock_keeps_counts_right_between_threads(tmp_path):

@@ -1,5 +1,6 @@
 """Nouns to rows and back: nothing is lost; and other programs read the same rows."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from csr.errors import DataError
-from csr.prompts import BadImage
+from csr.prompts import BadRecord
 from csr.types import (
     FinishReason,
     GeneratedResponse,
@@ -17,6 +18,7 @@ from csr.types import (
     Prompt,
     ResponseTree,
     ScoredResponse,
+    SkipReason,
     StepCandidate,
     StepNode,
     StepScore,
@@ -284,10 +286,20 @@ def every_table() -> dict[str, object]:
 
 
 def test_quarantine_says_what_was_left_out(tmp_path):
-    bad = BadImage(prompt_id="7", image="no.png", message="it does not exist")
-    table = through_disk(tmp_path, "quarantine", rows.quarantine_to_table([bad]))
-    assert table.to_pylist() == [
+    bad = BadRecord(
+        position=3,
+        prompt_id="7",
+        image="no.png",
+        reason=SkipReason.UNREADABLE_IMAGE,
+        message="it does not exist",
+    )
+    nameless = dataclasses.replace(bad, position=4, prompt_id=None, image=None)
+    table = through_disk(tmp_path, "quarantine", rows.quarantine_to_table([bad, nameless]))
+    first, second = table.to_pylist()
+    assert (second["prompt_id"], second["image_uri"]) == (None, None)
+    assert [first] == [
         {
+            "position": 3,
             "prompt_id": "7",
             "image_uri": "no.png",
             "reason": "unreadable_image",

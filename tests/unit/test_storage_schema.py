@@ -90,13 +90,14 @@ GOLDEN = {
         "policy": "string",
     },
     "quarantine": {
-        "prompt_id": "string",
-        "image_uri": "string",
+        "position": "int32",
+        "prompt_id": "string?",
+        "image_uri": "string?",
         "reason": "string",
         "message": "string",
     },
 }
-VERSIONS = dict.fromkeys(GOLDEN, 1)
+VERSIONS = dict.fromkeys(GOLDEN, 1) | {"quarantine": 2}
 
 
 @pytest.mark.parametrize("name", TABLES)

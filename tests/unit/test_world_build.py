@@ -1,5 +1,8 @@
 """Where a world is kept, and that a half-built one is never seen."""
 
+import fcntl
+import os
+
 import pytest
 
 from csr.world.build import Config, build_world, world_name
@@ -24,6 +27,23 @@ def test_a_failed_build_leaves_nothing(tmp_path):
     with pytest.raises(Interrupted):
         build_world(Config.micro(), tmp_path, interrupt)
     assert list((tmp_path / "worlds").iterdir()) == []
+
+
+def test_what_a_killed_builder_left_is_removed_and_another_at_work_is_not(tmp_path):
+    worlds = tmp_path / "worlds"
+    left, used = worlds / ".building-left", worlds / ".building-used"
+    for folder in (left, used):
+        folder.mkdir(parents=True)
+        (folder / "half").touch()
+    handle = os.open(used, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # as its builder holds it
+        with pytest.raises(Interrupted):
+            build_world(Config.micro(), tmp_path, interrupt)
+    finally:
+        os.close(handle)
+    assert list(worlds.iterdir()) == [used]
+    assert (used / "half").exists()
 
 
 def test_an_existing_world_is_returned_at_once(tmp_path):

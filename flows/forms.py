@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,19 +21,20 @@ def home_of(home: str | None) -> Path:
     return Path(home or os.environ.get("CSR_HOME") or "runs")
 
 
+# Said in so many words: Prefect's form loses a docstring that several classes share.
+_HOME: Any = Field(
+    default=None,
+    description="Folder that holds all runs; empty means CSR_HOME where the flow runs.",
+)
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    # Said in so many words: Prefect's form loses a docstring that stands in a base class.
-    home: str | None = Field(
-        default=None,
-        description="Folder that holds all runs; empty means CSR_HOME where the flow runs.",
-    )
 
     @property
     def home_path(self) -> Path:
         """The home as a path."""
-        return home_of(self.home)
+        return home_of(getattr(self, "home", None))
 
 
 class RunRequest(_Request):
@@ -46,6 +47,7 @@ class RunRequest(_Request):
     run_id: str | None = Field(default=None, examples=["nightly-{date}"])
     """Name of the run; empty means the recipe's name and digest. `{date}` stands for the day
     for which the flow was scheduled, so that each night is a run of its own."""
+    home: str | None = _HOME
 
     def dated(self, scheduled_for: datetime) -> RunRequest:
         """The same request with `{date}` filled in."""
@@ -69,6 +71,7 @@ class IterationRequest(_Request):
     attempt: Literal["new", "current"] = "new"
     """`new`: beside the attempts that there are; `current`: the run's own attempt, gone on with
     where it is unfinished, as the run itself does."""
+    home: str | None = _HOME
 
 
 class EvaluateRequest(_Request):
@@ -80,3 +83,4 @@ class EvaluateRequest(_Request):
     """Recipe whose benchmarks are asked; a model needs one, an iteration has its run's."""
     settings: Settings = ()
     """Overrides of the recipe, each as `a.b=value`."""
+    home: str | None = _HOME

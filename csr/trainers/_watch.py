@@ -1,0 +1,105 @@
+"""Sees every batch and every step of a training: its history, its progress, its failures."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from csr.errors import NumericalError
+
+if TYPE_CHECKING:
+    from csr.protocols import Progress
+    from csr.trainers._pairs import TrainingPair
+
+_OUR_NAMES = {
+    "rewards/margins": "margin",
+    "rewards/accuracies": "reward_accuracy",
+    "rewards/chosen": "chosen_reward",
+    "rewards/rejected": "rejected_reward",
+    "logps/chosen": "chosen_logprob",
+    "logps/rejected": "rejected_logprob",
+}
+"""TRL's name of a figure -> ours. A reward here is beta times a log-ratio, in nats."""
+_KEPT_NAMES = ("loss", "grad_norm", "learning_rate", "epoch", "entropy")
+
+
+@dataclass
+class TrainingWatch:
+    """Sees every batch and every step; stops the run at the first number that is not finite."""
+
+    pairs: Sequence[TrainingPair]
+    num_updates: int
+    """Pairs that will pass in all: the reference's pass and the epochs."""
+    progress: Progress
+    num_processes: int = 1
+    """Each of which sees its share of the pairs."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    _started: float = field(default_factory=time.monotonic)
+    _seen: int = 0
+    _step_rows: list[int] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this training, with what came before its checkpoint."""
+        return time.monotonic() - self._started
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, after a step."""
+        return {"history": self.history, "num_seen": self._seen, "seconds": self.seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where the watch that gave `state` stood."""
+        self.history[:] = state["history"]
+        self._seen, self._started = state["num_seen"], time.monotonic() - state["seconds"]
+        self.progress(self._seen, self.num_updates)
+
+    def reference(self, rows: Sequence[int], logprobs: Sequence[tuple[float, float]]) -> None:
+        """A batch of reference log-probabilities is known."""
+        broken = [row for row, both in zip(rows, logprobs, strict=True) if not _finite(both)]
+        if broken:
+            raise NumericalError(
+                f"The reference policy gives no finite log-probability for {self._names(broken)}. "
+                "Its weights hold NaN or infinity, or overflow in this dtype: look at the policy's "
+                "checkpoint, or train in float32."
+            )
+        self._advance(len(rows))
+
+    def batch(self, step: int, rows: Sequence[int], loss: float) -> None:
+        """A loss was computed in optimiser step `step` (from 1)."""
+        self._step_rows += rows
+        if not math.isfinite(loss):
+            raise NumericalError(
+                f"The DPO loss is {loss} in step {step} on {self._names(rows)}. Training stopped "
+                "and nothing was saved. Lower the learning rate, or train in float32."
+            )
+        self._advance(len(rows))
+
+    def step(self, step: int, logs: dict[str, float]) -> None:
+        """An optimiser step is done and TRL reports on it."""
+        if not math.isfinite(logs["grad_norm"]):
+            raise NumericalError(
+                f"The gradient norm is {logs['grad_norm']} in step {step} on "
+                f"{self._names(self._step_rows)}. Training stopped and nothing was saved. Lower "
+                "the learning rate, or train in float32."
+            )
+        row = {"step": float(step)}
+        row |= {name: float(logs[name]) for name in _KEPT_NAMES if name in logs}
+        row |= {ours: float(logs[theirs]) for theirs, ours in _OUR_NAMES.items()}
+        self.history.append(row)
+        self._step_rows = []
+
+    def _advance(self, num_pairs: int) -> None:
+        self._seen = min(self._seen + num_pairs * self.num_processes, self.num_updates)
+        self.progress(self._seen, self.num_updates)
+
+    def _names(self, rows: Sequence[int]) -> str:
+        names = [self.pairs[row].pair_id for row in rows]
+        rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        return f"pairs {', '.join(names[:8])}{rest}"
+
+
+def _finite(values: Sequence[float]) -> bool:
+    return all(math.isfinite(value) for value in values)

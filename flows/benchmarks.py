@@ -1,0 +1,77 @@
+"""The stage that asks the newest policy every benchmark's questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from csr.protocols import Benchmark, GenerateSettings
+from csr.types import PolicyRef, StepRequest
+from csr.waves import wave_size
+from flows.config import BenchmarkChoice
+from flows.context import IterationContext, StageOutcome, run_stage
+from flows.inputs import component_inputs, prompt_inputs
+from flows.progress import stage_progress
+from storage.atomic import write_json
+from storage.manifest import StageRecord
+from storage.rows import generations_to_table
+from storage.tables import write_table
+
+
+def evaluate(context: IterationContext, *, num_waves: int = 1) -> StageRecord:
+    """Ask the newest policy every benchmark's questions, greedily."""
+    attempt, recipe = context.attempt, context.recipe
+    policy_out = attempt.manifest.read().policy_out
+    assert policy_out is not None, "train comes first"
+    policy = PolicyRef(**policy_out)
+    benchmarks: list[Benchmark] = [choice.build() for choice in recipe.evaluation]
+
+    def work() -> StageOutcome:
+        metrics: dict[str, float] = {}
+        files = []
+        for choice, benchmark in zip(recipe.evaluation, benchmarks, strict=True):
+            responses, figures = _run_benchmark(context, policy, choice, benchmark, num_waves)
+            metrics |= figures
+            files.append(responses)
+        path = attempt.evaluation / "metrics.json"
+        write_json(path, metrics)
+        return StageOutcome(files=(*files, path), metrics=metrics)
+
+    inputs = {
+        "policy": policy.sha256,
+        "sampler": component_inputs(recipe.sampler),
+        "benchmarks": [component_inputs(choice) for choice in recipe.evaluation],
+        "prompts": [prompt_inputs(benchmark.prompts()) for benchmark in benchmarks],
+    }
+    record = run_stage(context, "evaluate", inputs, work)
+    if not context.only_look and attempt.manifest.read().metrics != record.metrics:
+        attempt.manifest.update(metrics=record.metrics)
+    return record
+
+
+def _run_benchmark(
+    context: IterationContext,
+    policy: PolicyRef,
+    choice: BenchmarkChoice,
+    benchmark: Benchmark,
+    num_waves: int,
+) -> tuple[Path, dict[str, float]]:
+    prompts = benchmark.prompts()
+    settings = GenerateSettings(
+        temperature=0.0, top_p=1.0, max_response_tokens=benchmark.max_response_tokens
+    )
+    requests = [StepRequest(prompt=prompt, seed=0) for prompt in prompts]
+    responses = []
+    with stage_progress(f"{context.attempt.id} evaluate {choice.name}") as progress:
+        sampler = context.engines.sampler(policy)
+        size = wave_size(context.recipe.shard_size, num_waves)
+        for start in range(0, len(requests), size):
+            batch = requests[start : start + size]
+            responses += sampler.generate(batch, settings)
+            progress(len(responses), len(requests))
+    path = context.attempt.evaluation / f"{choice.name}.parquet"
+    iteration = context.attempt.id.iteration
+    table = generations_to_table(
+        prompts, responses, iteration=iteration, benchmark=choice.name, policy=policy.name
+    )
+    write_table(path, table)
+    return path, benchmark.evaluate(responses)
