@@ -144,20 +144,13 @@ def publish_pairs(attempt: AttemptDir) -> None:
 
 def publish_verdicts(attempt: AttemptDir, verdicts: Sequence[Verdict]) -> None:
     """What the gates that tripped mean, then each gate's value beside its limit."""
-    tripped = [verdict for verdict in verdicts if verdict.tripped]
-    said = (
-        f"held: {len(tripped)} of {len(verdicts)} gates tripped" if tripped else "no gate tripped"
-    )
-    # In a table the messages would be cut off.
-    reasons = "\n".join(f"- **{verdict.gate}**: {verdict.message}" for verdict in tripped)
-    ordered = [*tripped, *(verdict for verdict in verdicts if not verdict.tripped)]
-    table = ["| gate | verdict | value | limit |", "| --- | --- | --- | --- |"]
-    table += [_verdict_row(verdict) for verdict in ordered]
-    parts = [f"# {attempt.id}: {said}", reasons, "\n".join(table)]
+    num_tripped = sum(verdict.tripped for verdict in verdicts)
+    held = f"held: {num_tripped} of {len(verdicts)} gates tripped"
+    title = f"{attempt.id}: {held if num_tripped else 'no gate tripped'}"
     create_markdown_artifact(
-        "\n\n".join(part for part in parts if part),
+        "\n\n".join([f"# {title}", *_verdict_parts(verdicts)]),
         key=_key("gates", attempt.id.run_id, attempt.id.iteration),
-        description=f"{attempt.id}: {said}",
+        description=title,
     )
 
 
@@ -211,6 +204,15 @@ def _headline(metrics: dict[str, float]) -> dict[str, float | None]:
     """Four decimals; None for what is not finite, which JSON does not know."""
     shown = {name: metrics[name] for name in listing.HEADLINE_METRICS if name in metrics}
     return {name: round(x, 4) if math.isfinite(x) else None for name, x in shown.items()}
+
+
+def _verdict_parts(verdicts: Sequence[Verdict]) -> list[str]:
+    """The messages stand before the table, which would cut them off."""
+    ordered = sorted(verdicts, key=lambda verdict: not verdict.tripped)
+    reasons = [f"- **{each.gate}**: {each.message}" for each in ordered if each.tripped]
+    heading = ["| gate | verdict | value | limit |", "| --- | --- | --- | --- |"]
+    table = heading + [_verdict_row(verdict) for verdict in ordered]
+    return ["\n".join(part) for part in (reasons, table) if part]
 
 
 def _verdict_row(verdict: Verdict) -> str:
