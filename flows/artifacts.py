@@ -143,14 +143,14 @@ def publish_pairs(attempt: AttemptDir) -> None:
 
 
 def publish_verdicts(attempt: AttemptDir, verdicts: Sequence[Verdict]) -> None:
-    """Each gate's value beside its limit, those that tripped first."""
-    tripped = sum(verdict.tripped for verdict in verdicts)
-    said = f"held: {tripped} of {len(verdicts)} gates tripped" if tripped else "no gate tripped"
-    ordered = sorted(verdicts, key=lambda verdict: not verdict.tripped)
-    create_table_artifact(
-        [_verdict_row(verdict) for verdict in ordered],
+    """What the gates that tripped mean, then each gate's value beside its limit."""
+    num_tripped = sum(verdict.tripped for verdict in verdicts)
+    held = f"held: {num_tripped} of {len(verdicts)} gates tripped"
+    title = f"{attempt.id}: {held if num_tripped else 'no gate tripped'}"
+    create_markdown_artifact(
+        "\n\n".join([f"# {title}", *_verdict_parts(verdicts)]),
         key=_key("gates", attempt.id.run_id, attempt.id.iteration),
-        description=f"{attempt.id}: {said}",
+        description=title,
     )
 
 
@@ -206,19 +206,22 @@ def _headline(metrics: dict[str, float]) -> dict[str, float | None]:
     return {name: round(x, 4) if math.isfinite(x) else None for name, x in shown.items()}
 
 
-def _verdict_row(verdict: Verdict) -> dict[str, Any]:
-    """A figure that is no number has no place in JSON, and so is written out."""
+def _verdict_parts(verdicts: Sequence[Verdict]) -> list[str]:
+    """The messages stand before the table, which would cut them off."""
+    ordered = sorted(verdicts, key=lambda verdict: not verdict.tripped)
+    reasons = [f"- **{each.gate}**: {each.message}" for each in ordered if each.tripped]
+    heading = ["| gate | verdict | value | limit |", "| --- | --- | --- | --- |"]
+    table = heading + [_verdict_row(verdict) for verdict in ordered]
+    return ["\n".join(part) for part in (reasons, table) if part]
 
+
+def _verdict_row(verdict: Verdict) -> str:
     def shown(value: float | None) -> str:
         return "" if value is None else f"{value + 0.0:.4g}"  # no "-0"
 
-    return {
-        "gate": verdict.gate,
-        "verdict": "TRIPPED" if verdict.tripped else "fine" if verdict.value is not None else "",
-        "value": shown(verdict.value),
-        "limit": shown(verdict.limit),
-        "message": verdict.message,
-    }
+    fine = "fine" if verdict.value is not None else verdict.message
+    word = "**TRIPPED**" if verdict.tripped else fine
+    return f"| {verdict.gate} | {word} | {shown(verdict.value)} | {shown(verdict.limit)} |"
 
 
 def _svg_uri(svg: str) -> str:

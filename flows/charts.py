@@ -89,6 +89,7 @@ def line_chart(
     y_low, y_high = min(lows), max(highs)
     if from_zero:
         y_low = min(0.0, *(y for each in cleaned for _, y in each.points))
+        y_high = 1.0 if y_low == y_high == 0 else y_high  # nothing but zeros lies on the axis
     y_ticks = nice_ticks(y_low, y_high, cover=True)
     x_ticks = nice_ticks(min(xs), max(xs), whole=True)
     x_scale = _Scale(min(xs), max(xs), LEFT + 8, RIGHT - 8)

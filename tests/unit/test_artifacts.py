@@ -226,7 +226,7 @@ def test_of_very_many_attempts_the_newest_are_shown(
     )
 
 
-def test_verdicts_are_a_table_with_the_tripped_gates_first(made: Made) -> None:
+def test_the_gates_that_tripped_stand_first_with_what_they_mean(made: Made) -> None:
     attempt = AttemptDir(IterationId("tiny", 2, 3), Path("/nowhere"))
     fine = Verdict(gate="recall_drop", value=0.0123456, limit=0.05, tripped=False, message="")
     unknown = replace(fine, gate="kl_nats_per_token", value=None, message="not measured")
@@ -242,13 +242,23 @@ def test_verdicts_are_a_table_with_the_tripped_gates_first(made: Made) -> None:
     first, second = made["csr-gates-tiny-02"]
     assert first["description"] == "tiny/02.3: held: 1 of 4 gates tripped"
     assert second["description"] == "tiny/02.3: no gate tripped"
-    assert [tuple(row.values()) for row in first["data"]] == [
-        ("length_drift", "TRIPPED", "nan", "", "captions grew short"),
-        ("recall_drop", "fine", "0.01235", "0.05", ""),
-        ("kl_nats_per_token", "", "", "0.05", "not measured"),
-        ("recall_drop", "fine", "0", "0.05", ""),
+    assert first["data"].splitlines() == [
+        "# tiny/02.3: held: 1 of 4 gates tripped",
+        "",
+        "- **length_drift**: captions grew short",
+        "",
+        "| gate | verdict | value | limit |",
+        "| --- | --- | --- | --- |",
+        "| length_drift | **TRIPPED** | nan |  |",
+        "| recall_drop | fine | 0.01235 | 0.05 |",
+        "| kl_nats_per_token | not measured |  | 0.05 |",
+        "| recall_drop | fine | 0 | 0.05 |",
     ]
-    assert list(first["data"][0]) == ["gate", "verdict", "value", "limit", "message"]
+    assert second["data"].splitlines()[:3] == [
+        "# tiny/02.3: no gate tripped",
+        "",
+        "| gate | verdict | value | limit |",
+    ]
 
 
 def test_the_report_is_a_link_where_its_address_is_known(

@@ -71,6 +71,14 @@ def test_from_zero_keeps_a_small_change_small() -> None:
     assert honest.y_ticks[0].text == "0"
 
 
+def test_nothing_but_zeros_lies_on_the_axis() -> None:
+    points = [(0.0, 0.0), (1.0, 0.0)]
+    chart = line_chart("a", [Series(label="", points=points)], x_label="", from_zero=True)
+    assert chart is not None
+    assert [y for _, y in chart.series[0].points] == [BOTTOM, BOTTOM]
+    assert chart.y_ticks[0].text == "0"
+
+
 def test_error_bars_stay_inside_the_plot() -> None:
     series = Series(label="", points=[(0, 0.01), (1, 0.5)], errors=[0.1, 0.0])
     chart = line_chart("a", [series], x_label="", from_zero=True)
