@@ -271,7 +271,7 @@ def test_failures_and_held_iterations_are_told(
     assert (done["state"]["type"], done["state"]["name"]) == ("FAILED", "Held")
     assert "judged/01.1 is held" in done["state"]["message"]
     page = artifacts(service)["csr-gates-judged-01"]["data"]
-    assert "| length_drift_sentences | TRIPPED |" in page
+    assert "| length_drift_sentences | **TRIPPED** |" in page
 
     def texts() -> str:
         return "\n".join(each["text"] for each in told[1])
