@@ -108,7 +108,8 @@ def _kl_from_base(context: IterationContext) -> float | None:
     """
     if not context.recipe.evaluation:
         return None
-    choice = context.recipe.evaluation[0]
+    # The benchmark with the longest answers: a yes or no says little about a policy.
+    choice = max(context.recipe.evaluation, key=lambda each: each.build().max_response_tokens)
     table = read_table(context.attempt.evaluation / f"{choice.name}.parquet", "generations")
     answered = list(zip(choice.build().prompts(), generations_from_table(table), strict=True))
     spoken = [pair for pair in answered if pair[1].token_ids][:NUM_KL_RESPONSES]
