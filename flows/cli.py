@@ -171,14 +171,20 @@ def serve(
 
 
 @app.command
-def deploy(*, common: Common = Common()) -> int:
-    """Tell the Prefect server at PREFECT_API_URL about pool, limits, deployments, automations."""
+def deploy(*, cron: str | None = None, common: Common = Common()) -> int:
+    """Tell the Prefect server at PREFECT_API_URL about pool, limits, deployments, automations.
+
+    Parameters
+    ----------
+    cron
+        When to start csr-run, UTC, such as "0 1 * * *"; schedules that are there stay.
+    """
     from flows import deploying, environment
     from flows.home import make_home
 
     make_home(common.home)
     environment.apply(common.home)
-    return answer({"done": deploying.deploy()}, lambda shape: "\n".join(shape["done"]), common)
+    return answer({"done": deploying.deploy(cron)}, lambda shape: "\n".join(shape["done"]), common)
 
 
 @app.command

@@ -10,12 +10,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import SecretStr
 
-from csr.errors import EnvironmentFault
+from csr.errors import ConfigError, EnvironmentFault
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.schedules import CronSchedule
 
 DEPLOY_FILES = Path(__file__).resolve().parent.parent / "deploy"
 WORK_POOL = "csr"
@@ -24,11 +27,12 @@ QUEUES = {"rerun": 1, "default": 2}
 """Name -> priority, 1 first: what a person asks for goes before what is scheduled."""
 
 
-def deploy() -> list[str]:
-    """What was made or brought up to date, one line each.
+def deploy(cron: str | None = None) -> list[str]:
+    """What was made or brought up to date, one line each. `cron` gives csr-run a schedule, UTC.
 
-    EnvironmentFault without a server, or where Prefect refuses a file.
+    EnvironmentFault without a server, or where Prefect refuses a file. ConfigError for no cron.
     """
+    schedule = None if cron is None else _schedule(cron)
     _check_server()
     from flows.slots import ENGINE_LIMIT, ensure_engine_limit
 
@@ -42,8 +46,35 @@ def deploy() -> list[str]:
         f"work pool {WORK_POOL} with the queues {', '.join(QUEUES)}",
         f"concurrency limit {ENGINE_LIMIT}",
         "deployments csr-run, csr-iteration, csr-evaluate",
+        *([_ensure_schedule(schedule)] if schedule else []),
         *automations,
     ]
+
+
+def _schedule(cron: str) -> CronSchedule:
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        return CronSchedule(cron=cron, timezone="UTC")
+    except ValueError:
+        raise ConfigError(
+            f"--cron {cron!r} is no cron expression. Write five fields, such as "
+            '"0 1 * * *" for every night at one.'
+        ) from None
+
+
+def _ensure_schedule(schedule: CronSchedule) -> str:
+    """One schedule of that time, however often it is asked for; others stay as they are."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+
+    wanted = DeploymentScheduleCreate(schedule=schedule, active=True)
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("csr-run/csr-run")
+        known = [getattr(each.schedule, "cron", None) for each in deployment.schedules]
+        if schedule.cron not in known:
+            client.create_deployment_schedules(deployment.id, [wanted])
+    return f"schedule {schedule.cron} of csr-run, UTC"
 
 
 def _check_server() -> None:

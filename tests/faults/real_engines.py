@@ -29,8 +29,8 @@ CALLS: tuple[Owner, ...] = (
     ("rewards.similarity.clip", "ClipSimilarity", "image_text"),
     ("csr.trainers.dpo", "DPO", "train"),
     ("csr.trainers.dpo", "DPO", "score"),
-    ("csr.trainers._trl", "TrainingWatch", "reference"),
-    ("csr.trainers._trl", "TrainingWatch", "batch"),
+    ("csr.trainers._watch", "TrainingWatch", "reference"),
+    ("csr.trainers._watch", "TrainingWatch", "batch"),
     ("csr.evaluation.captions", "CaptionBenchmark", "evaluate"),
 )
 INSIDE = (

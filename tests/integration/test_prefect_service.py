@@ -206,7 +206,14 @@ def test_promoting_another_attempt_shows_what_is_stale(service: Service, recipe:
 
 def test_an_active_schedule_starts_runs(service: Service, recipe: Path) -> None:
     known = service.ask("/deployments/name/csr-run/csr-run", method="GET")
-    assert [schedule["active"] for schedule in known["schedules"]] == [False]
+    assert known["schedules"] == []
+    nightly = ("deploy", "--home", service.home, "--cron", "0 1 * * *")
+    for _ in range(2):
+        assert service.csr(*nightly).returncode == 0
+    (night,) = service.ask(f"/deployments/{known['id']}/schedules", method="GET")
+    assert (night["active"], night["schedule"]["cron"]) == (True, "0 1 * * *")
+    bad = service.csr("deploy", "--home", service.home, "--cron", "nightly")
+    assert (bad.returncode, "Traceback" in bad.stderr) == (2, False)
     parameters = {
         "request": {
             "recipe": str(recipe), "home": str(service.home), "run_id": "night-{date}",
@@ -215,6 +222,7 @@ def test_an_active_schedule_starts_runs(service: Service, recipe: Path) -> None:
     every_second = {"interval": 20.0, "anchor_date": "2026-01-01T00:00:00Z", "timezone": "UTC"}
     schedule = {"schedule": every_second, "active": True, "parameters": parameters}
     service.ask(f"/deployments/{known['id']}/schedules", [schedule])
+    assert service.csr("deploy", "--home", service.home).returncode == 0  # leaves both as they are
     try:
         body = {
             "flow_runs": {
