@@ -6,12 +6,22 @@ import hashlib
 import json
 from pathlib import Path
 
-from csr.errors import ModelError
+from csr.errors import ModelError, shown
 from csr.types import PolicyRef
 
 _WEIGHT_SUFFIX = ".safetensors"
 _REFUSED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _READ_BYTES = 1 << 20
+_CHECKED_VALUES = 1 << 24
+_EXPONENTS = {
+    "F64": ("<u8", 0x7FF0_0000_0000_0000),
+    "F32": ("<u4", 0x7F80_0000),
+    "F16": ("<u2", 0x7C00),
+    "BF16": ("<u2", 0x7F80),
+}
+"""safetensors' name of a type -> its width as numpy has it, and the bits of its exponent."""
+MAX_CONFIG_BYTES = 2**24
+"""Of config.json; common ones have 5 kB."""
 
 
 def resolve_model(name: str) -> Path:
@@ -36,6 +46,52 @@ def weights_sha256(directory: Path) -> str:
             while chunk := stream.read(_READ_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def check_weights(directory: Path) -> None:
+    """ModelError where a safetensors file is damaged, or a weight in it is NaN or infinite.
+
+    Such a policy would fail in the middle of sampling, or teach the next one nothing but NaN.
+    Reads every byte once, as `weights_sha256` does.
+    """
+    for file in sorted(directory.glob(f"*{_WEIGHT_SUFFIX}")):
+        if broken := sorted(_not_finite(file)):
+            raise ModelError(
+                f"{file} has NaN or infinite values in {len(broken)} weights (first: {broken[0]}). "
+                "Training or a conversion went wrong before; take a checkpoint from before that."
+            )
+
+
+def _not_finite(file: Path) -> list[str]:
+    """Names of the floating-point tensors that hold a NaN or an infinity."""
+    import numpy as np
+    from safetensors import safe_open
+
+    try:
+        if not file.is_file():
+            raise OSError("it is no file")
+        with safe_open(file, framework="numpy"):
+            pass  # proves the header, and that the file is as long as it says
+        data = np.memmap(file, np.uint8, "r")
+        size = int(data[:8].view("<u8")[0])
+        header = json.loads(data[8 : 8 + size].tobytes())
+    except Exception as error:  # safetensors has its own type, and damage has many
+        raise ModelError(
+            f"{file} is damaged and cannot be read ({shown(str(error))}). Fetch the checkpoint "
+            "again."
+        ) from None
+    broken = []
+    for name, tensor in header.items():
+        if name == "__metadata__" or tensor["dtype"] not in _EXPONENTS:
+            continue
+        width, mask = _EXPONENTS[tensor["dtype"]]
+        start, stop = (8 + size + offset for offset in tensor["data_offsets"])
+        bits = data[start:stop].view(width)
+        chunks = range(0, len(bits), _CHECKED_VALUES)
+        # All exponent bits set: infinity or NaN, in every IEEE type and in bfloat16.
+        if any(((bits[n : n + _CHECKED_VALUES] & mask) == mask).any() for n in chunks):
+            broken.append(name)
+    return broken
 
 
 def base_policy(name: str) -> PolicyRef:
@@ -80,8 +136,12 @@ def _check_directory(directory: Path) -> None:
             "`save_pretrained` wrote."
         )
     try:
-        json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if (directory / "config.json").stat().st_size > MAX_CONFIG_BYTES:
+            raise ValueError(f"it has more than {MAX_CONFIG_BYTES:,} bytes")
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it holds no JSON object")
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"{directory / 'config.json'} cannot be read as JSON ({error}). Fetch the checkpoint "
             "again."

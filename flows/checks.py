@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from csr.checkpoints import base_policy, resolve_model
+from csr.checkpoints import base_policy, check_weights, resolve_model
 from csr.errors import ConfigError
 from csr.prompts import LoadedPrompts, load_prompts
 from csr.protocols import Json
@@ -52,6 +52,7 @@ def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
     """
     model = resolve_model(recipe.policy.model)
     _check_model(recipe, model)
+    check_weights(model)
     _check_similarity(recipe)
     weight_bytes = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     needed = weight_bytes * ITERATION_BYTES_PER_WEIGHT_BYTE * recipe.num_iterations

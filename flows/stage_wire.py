@@ -61,7 +61,10 @@ class Wire:
 def describe_error(error: Exception) -> dict[str, str]:
     """A failure as a message. What is neither the user's nor an engine's keeps its type's name."""
     known = isinstance(error, CSRError | RunFailed)
-    kind = "ConnectionError" if not known and is_transient(error) else type(error).__name__
+    names = [kind.__name__ for kind in type(error).__mro__]
+    if known:  # the nearest that the other end can find
+        names = [name for name in names if hasattr(csr.errors, name)]
+    kind = "ConnectionError" if not known and is_transient(error) else names[0]
     return {"type": kind, "message": str(error)}
 
 

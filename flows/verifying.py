@@ -105,6 +105,11 @@ def _base_model(store: RunStore, run_id: str) -> tuple[int, list[Problem]]:
         return 0, []
     try:
         policy = store.attempt(run_id, 0).manifest.read().policy_in or {}
+    except DataError:
+        return 0, []  # told of already, as an attempt's manifest
+    if not policy:
+        return 0, []
+    try:
         found = weights_sha256(Path(policy["model_path"]))
     except (CSRError, OSError) as error:
         found, problem = "", f"cannot be read: {error}"

@@ -161,12 +161,12 @@ class RunStore:
     def iterations(self, run_id: str) -> list[int]:
         """Iterations that have an attempt, ascending; 0 is the base model's evaluation."""
         found = (self.run_path(run_id) / "iterations").glob("*/attempts/*/manifest.json")
-        return sorted({int(manifest.parents[2].name) for manifest in found})
+        return sorted({int(name) for m in found if (name := m.parents[2].name).isdecimal()})
 
     def attempts(self, run_id: str, iteration: int) -> list[int]:
         """The iteration's attempts, ascending."""
         found = self._iteration_path(run_id, iteration).glob("attempts/*/manifest.json")
-        return sorted(int(manifest.parent.name) for manifest in found)
+        return sorted(int(name) for m in found if (name := m.parent.name).isdecimal())
 
     def attempt(self, run_id: str, iteration: int, attempt: int | None = None) -> AttemptDir:
         """An existing attempt; None is the current one. DataError where there is none."""
@@ -210,7 +210,13 @@ class RunStore:
         """The attempt that later iterations build on; None before the first."""
         path = self.current_path(run_id, iteration)
         if path.exists():
-            return int(read_json(path)["attempt"])
+            number = read_json(path).get("attempt")
+            if type(number) is not int:
+                raise DataError(
+                    f"{path} is damaged: it names no attempt. Restore it from a copy, or say "
+                    "which one counts with csr promote."
+                )
+            return number
         return min(self.attempts(run_id, iteration), default=None)
 
     def set_current(

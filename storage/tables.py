@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from csr.errors import DataError
+from csr.errors import DataError, shown
 from storage.atomic import write_atomic
 from storage.schema import TABLES, Table
 
@@ -40,7 +44,8 @@ def write_table(path: Path, table: pa.Table) -> None:
     for column in declared.columns:
         nulls = table.column(column.name).null_count
         assert column.nullable or nulls == 0, f"{declared.name}.{column.name}: {nulls} nulls"
-    write_atomic(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    options = {"compression": "zstd", "write_page_checksum": True}
+    write_atomic(path, lambda temporary: pq.write_table(table, temporary, **options))
 
 
 def read_table(path: Path, name: str) -> pa.Table:
@@ -65,13 +70,18 @@ def table_files(path: Path) -> list[Path]:
 
 
 def count_rows(path: Path) -> int:
-    """Rows of a table by the files' footers alone."""
-    return sum(pq.ParquetFile(file).metadata.num_rows for file in table_files(path))
+    """Rows of a table by the files' footers alone. DataError where one is damaged."""
+    num_rows = 0
+    for file in table_files(path):
+        with _damage_told(file):
+            num_rows += pq.ParquetFile(file).metadata.num_rows
+    return num_rows
 
 
 def table_identity(file: Path) -> tuple[str | None, int | None]:
     """Name and schema version that a Parquet file claims; None where it is no table of ours."""
-    metadata = pq.read_schema(file).metadata or {}
+    with _damage_told(file):
+        metadata = pq.read_schema(file).metadata or {}
     name, version = metadata.get(b"csr.table"), metadata.get(b"csr.schema_version")
     return (name.decode() if name else None, int(version) if version else None)
 
@@ -124,28 +134,63 @@ def _declaration(schema: pa.Schema) -> Table:
 
 
 def _read_file(path: Path, declared: Table) -> pa.Table:
+    if not path.is_file():
+        raise DataError(f"{path} is no file. Move it away, and run the stage again.")
+    with _damage_told(path):
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        _check_schema(path, file.schema_arrow, declared)
+        table = file.read()
+        table.validate(full=True)
+        # The checksums cover the pages; a flipped byte in the footer may rename a part of a
+        # column, which then reads as null, or take rows away.
+        if _leaves(file) != _declared_leaves(declared.name):
+            raise pa.ArrowInvalid("the footer does not declare the columns as they were written")
+        if not table.num_rows == file.metadata.num_rows == _rows_of_groups(file):
+            raise pa.ArrowInvalid("the footer is at odds about the number of rows")
+        return table.select(declared.schema.names).cast(declared.schema)
+
+
+def _rows_of_groups(file: pq.ParquetFile) -> int:
+    return sum(file.metadata.row_group(n).num_rows for n in range(file.num_row_groups))
+
+
+def _leaves(file: pq.ParquetFile) -> set[tuple[str, int, int]]:
+    """The columns as Parquet has them: path of each leaf, and how it may be null and repeated."""
+    leaves = [file.schema.column(n) for n in range(len(file.schema))]
+    return {(c.path, c.max_definition_level, c.max_repetition_level) for c in leaves}
+
+
+@lru_cache
+def _declared_leaves(name: str) -> set[tuple[str, int, int]]:
+    buffer = io.BytesIO()
+    pq.write_table(make_table(name, []), buffer)
+    return _leaves(pq.ParquetFile(buffer))
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Whatever a reader of Parquet raises, as DataError."""
     try:
-        found = pq.read_schema(path)
-        _check_schema(path, found, declared)
-        table = pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowException) as error:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # OSError, ArrowException, and plain Python errors from bindings
         raise DataError(
-            f"{path} cannot be read as Parquet ({error}). It is damaged or still being written; "
-            "run the stage again."
+            f"{path} cannot be read as Parquet ({shown(str(error))}). It is damaged or still being "
+            "written; run the stage again."
         ) from error
-    return table.select(declared.schema.names).cast(declared.schema)
 
 
 def _check_schema(path: Path, found: pa.Schema, declared: Table) -> None:
     """Refuse a file that is not the declared table in the declared version."""
-    metadata = {k.decode(): v.decode() for k, v in (found.metadata or {}).items()}
-    name = metadata.get("csr.table")
+    metadata = found.metadata or {}
+    name = metadata.get(b"csr.table", b"").decode(errors="replace")
     if name != declared.name:
         raise DataError(
-            f"{path} is {'no table of a run' if name is None else f'a table of {name}'}, and a "
+            f"{path} is {f'a table of {name}' if name else 'no table of a run'}, and a "
             f"table of {declared.name} is needed. Check the path."
         )
-    version = metadata.get("csr.schema_version")
+    version = metadata.get(b"csr.schema_version", b"").decode(errors="replace")
     if version != str(declared.version):
         raise DataError(
             f"{path}: the {name} table has schema version {version}, and this release reads "
