@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from csr.errors import EnvironmentFault, NumericalError
+from csr.errors import EngineLost, EnvironmentFault, NumericalError
 from csr.trainers import dpo
 from tests.dpo_runs import RESUMABLE, SEED, train
 
@@ -236,7 +236,7 @@ def test_numbers_that_are_not_finite_leave_no_checkpoint(llava, tmp_path, learni
 
 
 def test_memory_that_ran_out_is_told_and_the_checkpoints_stay(llava, tmp_path):
-    with pytest.raises(torch.OutOfMemoryError, match="no more"):
+    with pytest.raises(EngineLost, match="no more"):
         train_until(llava, tmp_path, 11, torch.OutOfMemoryError("no more"))
     assert kept(tmp_path) == ["step-00000001", "step-00000002"]
 
