@@ -16,6 +16,7 @@ import yaml
 from pydantic import SecretStr
 
 from csr.errors import ConfigError, EnvironmentFault
+from flows.server import require_server
 
 if TYPE_CHECKING:
     from prefect.client.schemas.schedules import CronSchedule
@@ -33,7 +34,7 @@ def deploy(cron: str | None = None) -> list[str]:
     EnvironmentFault without a server, or where Prefect refuses a file. ConfigError for no cron.
     """
     schedule = None if cron is None else _schedule(cron)
-    _check_server()
+    require_server()
     from flows.slots import ENGINE_LIMIT, ensure_engine_limit
 
     _ensure_work_pool()
@@ -75,16 +76,6 @@ def _ensure_schedule(schedule: CronSchedule) -> str:
         if schedule.cron not in known:
             client.create_deployment_schedules(deployment.id, [wanted])
     return f"schedule {schedule.cron} of csr-run, UTC"
-
-
-def _check_server() -> None:
-    from prefect.settings import PREFECT_API_URL
-
-    if not PREFECT_API_URL.value():
-        raise EnvironmentFault(
-            "PREFECT_API_URL is not set, so there is no server to deploy to. Start one with "
-            "`prefect server start` and set it to http://127.0.0.1:4200/api, or use `csr serve`."
-        )
 
 
 def _ensure_work_pool() -> None:
@@ -144,12 +135,14 @@ def _notify_block() -> str | None:
     stand in any file.
     """
     from prefect.blocks.webhook import Webhook
+    from prefect.types import SecretDict
 
     url = os.environ.get(NOTIFY_URL)
     if not url:
         return None
-    saved = Webhook(method="POST", url=SecretStr(url)).save("csr-notify", overwrite=True)
-    return str(saved)
+    headers = SecretDict({"Content-Type": "application/json"})
+    webhook = Webhook(method="POST", url=SecretStr(url), headers=headers)
+    return str(webhook.save("csr-notify", overwrite=True))
 
 
 def _with_block(action: dict[str, Any], block_id: str | None) -> dict[str, Any] | None:

@@ -27,6 +27,8 @@ _OWN_SERVER = "CSR_OWN_SERVER"
 
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 10
+_ANSWER_SECONDS = 10
+"""A busy server may take its time."""
 
 
 @contextmanager
@@ -55,6 +57,27 @@ def prefect_server() -> Iterator[None]:
             yield
     finally:
         del os.environ[_OWN_SERVER]
+
+
+def require_server() -> None:
+    """EnvironmentFault unless the server at PREFECT_API_URL answers."""
+    from prefect.settings import PREFECT_API_URL
+
+    api_url = PREFECT_API_URL.value()
+    if not api_url:
+        raise EnvironmentFault(
+            "PREFECT_API_URL is not set, so there is no server to talk to. Start one with "
+            "`prefect server start` and set it to http://127.0.0.1:4200/api, or use `csr serve`."
+        )
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while not _is_healthy(api_url):
+        if time.monotonic() < deadline:
+            time.sleep(0.5)
+            continue
+        raise EnvironmentFault(
+            f"No Prefect server answers at {api_url} (PREFECT_API_URL). Start it with "
+            "`prefect server start`, or set the variable to where it is."
+        )
 
 
 def is_own_server() -> bool:

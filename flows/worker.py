@@ -15,13 +15,15 @@ import sys
 from types import FrameType
 
 from flows.deploying import WORK_POOL
+from flows.server import require_server
 from flows.settling import settle_dead_runs
 
 logger = logging.getLogger("csr")
 
 
 def work(pool: str = WORK_POOL, num_flow_runs: int = 1) -> int:
-    """Run a worker until it is stopped; its exit status."""
+    """Run a worker until it is stopped; its exit status. EnvironmentFault without a server."""
+    require_server()
     _settle()
     process = subprocess.Popen(
         [
