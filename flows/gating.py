@@ -96,8 +96,9 @@ def _stored_evidence(store: RunStore, attempt: AttemptDir) -> Evidence:
 
 
 def _stage_figures(attempt: AttemptDir, stage: str) -> Metrics:
+    """Without the time it took, which no two runs share."""
     record = attempt.manifest.read().stage(stage)
-    return record.metrics if record else {}
+    return {k: v for k, v in record.metrics.items() if k != "seconds"} if record else {}
 
 
 def _kl_from_base(context: IterationContext) -> float | None:
