@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from csr.errors import ModelError, shown
@@ -48,13 +49,13 @@ def weights_sha256(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def check_weights(directory: Path) -> None:
+def check_weights(files: Iterable[Path]) -> None:
     """ModelError where a safetensors file is damaged, or a weight in it is NaN or infinite.
 
-    Such a policy would fail in the middle of sampling, or teach the next one nothing but NaN.
+    Such a model would fail in the middle of a run, or teach the next policy nothing but NaN.
     Reads every byte once, as `weights_sha256` does.
     """
-    for file in sorted(directory.glob(f"*{_WEIGHT_SUFFIX}")):
+    for file in files:
         if broken := sorted(_not_finite(file)):
             raise ModelError(
                 f"{file} has NaN or infinite values in {len(broken)} weights (first: {broken[0]}). "

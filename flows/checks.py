@@ -52,7 +52,7 @@ def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
     """
     model = resolve_model(recipe.policy.model)
     _check_model(recipe, model)
-    check_weights(model)
+    check_weights(sorted(model.glob("*.safetensors")))
     _check_similarity(recipe)
     weight_bytes = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     needed = weight_bytes * ITERATION_BYTES_PER_WEIGHT_BYTE * recipe.num_iterations

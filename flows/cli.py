@@ -8,6 +8,7 @@ needs it.
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -222,6 +223,8 @@ def main() -> None:
     """Entry point of the console script."""
     from flows.interrupts import Terminated
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack a prompt's letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = app(sys.argv[1:], exit_on_error=False, result_action="return_value")
     except CycloptsError:  # already printed
@@ -271,4 +274,6 @@ def _do(work: Callable[[], Outcome], common: Common, *, offline: bool = False) -
 
 
 def _absolute(common: Common) -> str:
-    return str(common.home.expanduser().absolute())
+    from flows.home import open_store
+
+    return str(open_store(common.home).home)

@@ -11,10 +11,11 @@ from storage.run_store import RunStore
 
 def open_store(home: Path) -> RunStore:
     """The runs below `home`, which need not exist yet. EnvironmentFault where it is no folder."""
-    path = home.expanduser().absolute()
     try:
+        path = home.expanduser().absolute()
+        str(path).encode()  # records and tables name their files in UTF-8
         existing = next(p for p in (path, *path.parents) if p.exists())
-    except (OSError, ValueError) as error:  # too long a name, or one that no file can have
+    except (OSError, RuntimeError, ValueError) as error:  # a name that no file of ours can have
         raise EnvironmentFault(
             f"The home {str(home)[:60]!r} cannot be a folder ({error.__class__.__name__}: "
             f"{getattr(error, 'strerror', None) or error}). Give another one with --home."

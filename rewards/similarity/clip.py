@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from csr.checkpoints import check_weights
 from csr.config import ComponentConfig, Location
 from csr.errors import EnvironmentFault, NumericalError
 from csr.images import load_image
@@ -76,7 +77,8 @@ def check(config: Config) -> None:
     from rewards.similarity._open_clip_files import find_model
 
     _device(config.device)
-    find_model(config.model, config.pretrained)
+    _, weights, _ = find_model(config.model, config.pretrained)
+    check_weights([weights])
 
 
 class ClipSimilarity:

@@ -112,6 +112,16 @@ def flipped_bits_in_a_name(path: Path) -> None:
 
 
 @TABLE_FILES.add(Refused(UNREAD))
+def text_that_is_not_utf_8(path: Path) -> None:
+    """As another writer may store it; Arrow itself looks only when it is told to."""
+    table = pq.read_table(path)
+    offsets = np.arange(len(table) + 1, dtype=np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"\xff" * len(table))]
+    broken = pa.Array.from_buffers(pa.string(), len(table), buffers)
+    pq.write_table(column("text", broken)(table), path)
+
+
+@TABLE_FILES.add(Refused(UNREAD))
 def arrow_file(path: Path) -> None:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, pa.schema([])) as writer:
         writer.write_table(pa.table({}))

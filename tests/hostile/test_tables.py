@@ -42,6 +42,21 @@ def test_an_unusual_table_is_read_right(case: Case, path: Path) -> None:
     assert prompts_from_table(read_table(path, "prompts")) == PROMPTS
 
 
+def test_a_footer_that_takes_rows_away_is_noticed(path: Path) -> None:
+    """Every byte that may be a number of rows, one after the other."""
+    good, table = path.read_bytes(), read_table(path, "prompts")
+    zigzag = 2 * len(PROMPTS)
+    places = [at for at, byte in enumerate(good) if byte == zigzag]
+    told = 0
+    for at in places:
+        path.write_bytes(good[:at] + bytes([zigzag - 2]) + good[at + 1 :])
+        try:
+            assert read_table(path, "prompts").equals(table)
+        except DataError as error:
+            told += "number of rows" in str(error)
+    assert told >= 2, "the file's own number, and that of its row group"
+
+
 # ---------------------------------------------------------------- what the commands say
 
 

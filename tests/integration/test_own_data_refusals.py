@@ -32,7 +32,10 @@ REFUSED = {
     "cut weights": "that its files are whole",
     "a weight missing": "lacks 1 weights",
     "quantised weights": "a quantised checkpoint cannot be trained",
+    "a NaN": "has NaN or infinite values in 1 weights (first: ",
+    "a nested config.json": "cannot be read as JSON",
     "no processor": "save the model's processor there",
+    "no tokenizer": "save the model's processor there",
     "a language model": "save the model's processor there",
     "no chat template": "has no chat template",
     "a broken chat template": "Mend its chat_template.jinja",
@@ -43,6 +46,8 @@ REFUSED = {
     "CLIP without weights": "needs `pretrained`",
     "CLIP's file missing": "neither a file nor a tag",
     "CLIP pickled": "Pickled weights",
+    "CLIP with an infinity": "has NaN or infinite values in 1 weights (first: ",
+    "CLIP cut": "is damaged and cannot be read",
     "CLIP's directory missing": "There is no CLIP directory",
     "CLIP's directory without description": "has no open_clip_config.json",
     "a held-out photograph under a second name": "Held-out images are never trained on",
@@ -115,11 +120,23 @@ def broken_policies(llava: Path) -> dict[str, Path]:
         "cut weights": variant(llava, "cut", model__safetensors=weights[: len(weights) // 2]),
         "a weight missing": without_one,
         "quantised weights": quantised(llava),
+        "a NaN": with_one_value(variant(llava, "nan") / "model.safetensors", float("nan")),
+        "a nested config.json": variant(llava, "nested", config__json="[" * 100_000),
         "no processor": variant(llava, "blind", without="processor_config.json"),
+        "no tokenizer": variant(llava, "wordless", without="tokenizer.json"),
         "a language model": language_model(llava),
         "no chat template": variant(llava, "speechless", without="chat_template.jinja"),
         "a broken chat template": variant(llava, "mute", chat_template__jinja="{{ not jinja"),
     }
+
+
+def with_one_value(file: Path, value: float) -> Path:
+    """The directory, after one value of the first weight was changed."""
+    tensors = load_file(file)
+    first = next(iter(sorted(tensors)))
+    tensors[first].flat[0] = value
+    save_file(tensors, file, metadata={"format": "pt"})
+    return file.parent
 
 
 def quantised(llava: Path) -> Path:
@@ -147,6 +164,10 @@ def broken_clips(clip: Path) -> dict[str, list[str]]:
     nameless = clip.parent / "nameless_clip"
     shutil.copytree(clip, nameless)
     (nameless / "open_clip_config.json").unlink()
+    endless, cut = (shutil.copytree(clip, clip.parent / name) for name in ("endless", "cut_clip"))
+    weights_name = next(clip.glob("*.safetensors")).name
+    with_one_value(endless / weights_name, float("inf"))
+    (cut / weights_name).write_bytes((clip / weights_name).read_bytes()[:-7])
     pickled = clip.parent / "clip.pt"
     pickled.write_bytes(b"\x80")
     model, weights = "similarity.model=", "similarity.pretrained="
@@ -158,6 +179,8 @@ def broken_clips(clip: Path) -> dict[str, list[str]]:
         "CLIP without weights": [f"{model}ViT-B-32"],
         "CLIP's file missing": [f"{model}ViT-B-32", f"{weights}{clip}/none.safetensors"],
         "CLIP pickled": [f"{model}ViT-B-32", f"{weights}{pickled}"],
+        "CLIP with an infinity": [f"{model}{endless}"],
+        "CLIP cut": [f"{model}{cut}"],
         "CLIP's directory missing": [f"{model}/no/such/clip"],
         "CLIP's directory without description": [f"{model}{nameless}"],
     }
