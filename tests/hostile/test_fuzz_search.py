@@ -155,7 +155,9 @@ def check_tokens(tree: ResponseTree, sampler: Recording, settings: SearchSetting
         assert len(ids) <= settings.steps.max_response_tokens
         assert len(node.step.token_ids) == len(node.step.token_logprobs) >= 1
         assert sampler.score([tree.prompt], [ids]) == [pytest.approx(logprobs)]
-        assert sampler.decode(ids).startswith(node_text(path[:-1]))
+        before = node_text(path[:-1])
+        # A step may end inside a letter, which only the next one makes whole.
+        assert "\ufffd" in before or sampler.decode(ids).startswith(before)
 
 
 def node_text(path: Sequence[StepNode]) -> str:

@@ -69,7 +69,7 @@ def test_a_run_with_vllm_and_trl_survives_a_killed_engine(tmp_path: Path) -> Non
     manifest = RunStore(home).attempt(RUN, 1).manifest.read()
     stages = {(stage.stage, stage.shard): stage for stage in manifest.stages}
     assert {stage.status for stage in stages.values()} == {"done"}
-    assert len(stages) == 1 + 3 + 3
+    assert len(stages) == 1 + 3 + 4  # pair, train, evaluate, gate
     assert stages["train", 0].metrics["probe_largest_error"] < 1e-3
 
 

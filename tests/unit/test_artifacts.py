@@ -291,6 +291,7 @@ def test_what_prefect_refuses_is_a_warning(
 
     for name in ("markdown", "table", "progress"):
         monkeypatch.setattr(artifacts, f"create_{name}_artifact", refuse)
+    monkeypatch.setattr(artifacts, "emit", refuse)
     store = RunStore(home)
     narrator = Narrator(store, store.attempt(RUN, 1), num_shards=3)
     monkeypatch.setattr(logging.getLogger("csr"), "propagate", True)
