@@ -67,6 +67,7 @@ def write_recipe(folder: Path, family: str, prompts: str, similarity: dict[str, 
     recipe = {
         "name": f"own-{family}".replace("_", "-"),
         "num_iterations": 1,
+        "gates": None,  # an untrained model says anything
         "shard_size": 4,
         "num_statistics_prompts": 16,
         "data": {"prompts": str(folder / prompts), "images": str(folder / "images")},
