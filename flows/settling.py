@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -18,7 +20,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
@@ -45,18 +47,25 @@ def settle_dead_runs() -> list[str]:
         found = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=unfinished))
         )
-        dead = [run for run in found if _is_dead(run)]
+        dead = [run for run in found if is_dead(run.labels)]
         for run in dead:
             client.set_flow_run_state(run.id, Crashed(message=_GONE), force=True)
     return [run.name for run in dead]
 
 
-def _is_dead(run: FlowRun) -> bool:
-    """Process numbers are used again, so the process's start must be the same as well."""
-    if run.labels.get(HOST_LABEL) != platform.node():
+def is_dead(labels: Mapping[str, Any]) -> bool:
+    """Whether the process that these labels of a flow run name is gone; False of other machines.
+
+    Process numbers are used again, so the process's start must be the same as well. In a container
+    whose first process collects nobody, the dead stay in the table as zombies.
+    """
+    if labels.get(HOST_LABEL) != platform.node():
         return False
     try:
-        started = psutil.Process(int(run.labels[PID_LABEL])).create_time()
+        process = psutil.Process(int(labels[PID_LABEL]))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        started = process.create_time()
     except psutil.NoSuchProcess:
         return True
-    return bool(abs(started - float(run.labels[STARTED_LABEL])) > 1.0)
+    return bool(abs(started - float(labels[STARTED_LABEL])) > 1.0)
