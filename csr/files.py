@@ -29,7 +29,7 @@ _DISK_ERRORS = {
 }
 
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""Those that only a write can raise."""
+"""Those of `_DISK_ERRORS` that only a write can raise."""
 
 _RUST_ERRNO = re.compile(r"\(os error (\d+)\)")
 
@@ -92,34 +92,35 @@ def fsync(path: Path) -> None:
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or closed disk into a message that says what to do."""
-    try:
+    with _told_as_faults(path, tuple(_DISK_ERRORS)):
         yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        raise _disk_fault(path, error.errno) from error
 
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """As `disk_errors`, for a library's work that also reads: only what a write alone can raise.
+    """As `disk_errors`, for a library's work that also reads: only what a write alone can raise."""
+    with _told_as_faults(path, _WRITE_ERRORS):
+        yield
 
-    safetensors raises no OSError; its message ends like all of Rust's, "(os error 28)".
-    """
+
+@contextmanager
+def _told_as_faults(path: Path, numbers: tuple[int, ...]) -> Iterator[None]:
     try:
         yield
     except CSRError:
         raise
     except Exception as error:
-        told = _RUST_ERRNO.search(str(error))
-        number = int(told[1]) if told else getattr(error, "errno", None)
-        if number not in _WRITE_ERRORS:
+        number = _error_number(error)
+        if number is None or number not in numbers:
             raise
-        raise _disk_fault(path, number) from error
+        raise EnvironmentFault(
+            f"cannot write {path}: {_DISK_ERRORS[number]}. What was finished before is intact; "
+            "mend that or choose another --home (CSR_CACHE for worlds), then start the same "
+            "command again."
+        ) from error
 
 
-def _disk_fault(path: Path, number: int) -> EnvironmentFault:
-    return EnvironmentFault(
-        f"cannot write {path}: {_DISK_ERRORS[number]}. What was finished before is intact; mend "
-        "that or choose another --home (CSR_CACHE for worlds), then start the same command again."
-    )
+def _error_number(error: Exception) -> int | None:
+    """The disk's own; safetensors has it at the end of its text alone, "(os error 28)"."""
+    told = _RUST_ERRNO.search(str(error))
+    return int(told[1]) if told else getattr(error, "errno", None)

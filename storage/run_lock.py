@@ -45,9 +45,9 @@ def run_lock(directory: Path) -> Iterator[None]:
     with file:
         with disk_errors(directory):
             _take(file, directory.name)
+            remove_temporaries(directory)
         _held[directory] = 1
         try:
-            remove_temporaries(directory)
             yield
         finally:
             del _held[directory]

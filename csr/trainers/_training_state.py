@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,25 @@ _OPTIMIZER = "optimizer.safetensors"
 _STATE = "state.json"
 _TRAINER_STATE = "trainer_state.json"
 """transformers' own record of steps and epochs, under the name that it looks for."""
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def save_training(trainer: Any, rng_states: list[dict[str, Any]], folder: Path) -> None:
     """Fill `folder` with the state after the last step. `rng_states`: one for each process.
 
-    NumericalError where a weight is not finite; OSError where the disk is full.
+    NumericalError where a weight is not finite; a full disk is the caller's to tell.
     """
+    from safetensors.torch import save_file
+
     adapter = _trainable(trainer.model)
     _check_finite(adapter, trainer.state.global_step)
     optimizer = trainer.optimizer.state_dict()
-    _save_tensors(folder / _ADAPTER, adapter)
-    _save_tensors(
-        folder / _OPTIMIZER,
-        {
-            f"{index}.{name}": value
-            for index, values in optimizer["state"].items()
-            for name, value in values.items()
-        },
-    )
+    save_file(adapter, folder / _ADAPTER)
+    moments = {
+        f"{index}.{name}": value
+        for index, values in optimizer["state"].items()
+        for name, value in values.items()
+    }
+    save_file(moments, folder / _OPTIMIZER)
     trainer.state.save_to_json(str(folder / _TRAINER_STATE))
     state = {
         "optimizer_groups": optimizer["param_groups"],
@@ -123,19 +121,6 @@ def _check_finite(weights: dict[str, Any], step: int) -> None:
             f"{broken[0]}. Training stopped and nothing was saved. Lower the learning rate, or "
             "train in float32."
         )
-
-
-def _save_tensors(file: Path, tensors: dict[str, Any]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file(tensors, file)
-    except SafetensorError as error:  # it hides the disk's own error in its text
-        number = _OS_ERROR.search(str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), str(error)) from error
 
 
 def _hex(state: Any) -> str:

@@ -1,5 +1,6 @@
 """Runs, iterations, attempts and the lock on a run."""
 
+import errno
 import json
 import os
 import signal
@@ -199,6 +200,18 @@ def test_the_lock_is_free_afterwards_and_sweeps_half_written_files(store):
             assert not half.exists()
     with pytest.raises(DataError, match="there is no run"), store.lock("other"):
         pass
+
+
+def test_a_disk_that_closes_before_the_sweep_is_told_and_leaves_no_lock(store, monkeypatch):
+    def read_only(directory):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    start(store)
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.run_lock.remove_temporaries", read_only)
+        with pytest.raises(EnvironmentFault, match="read-only"), store.lock("tiny"):
+            pass
+    assert not store.is_locked("tiny")
 
 
 def test_a_home_that_cannot_be_written_is_named(tmp_path):
