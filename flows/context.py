@@ -27,7 +27,7 @@ from flows.engines import Engines, warm_engines
 from flows.validation import validate
 from flows.versions import package_versions
 from storage.attempt import AttemptDir, parse_iteration_id
-from storage.lineage import policy_before
+from storage.lineage import policy_before, starts_from
 from storage.manifest import StageRecord, Status, fingerprint, utc_now
 from storage.rows import prompts_from_table
 from storage.run_store import RunRecord, RunStore
@@ -115,7 +115,7 @@ def open_iteration(
     store = RunStore(Path(home))
     policy = policy_before(store, run_id, iteration)
     current = store.current_attempt(run_id, iteration)
-    if current is None or _is_stale(store, run_id, iteration, policy):
+    if current is None or _builds_on_another(store, run_id, iteration, policy):
         if only_look:
             raise Unfinished(f"{run_id}/{iteration:02d}")
         attempt = store.new_attempt(run_id, iteration, policy_in=policy)
@@ -125,9 +125,11 @@ def open_iteration(
     return open_attempt(home, str(store.attempt(run_id, iteration).id), only_look=only_look)
 
 
-def _is_stale(store: RunStore, run_id: str, iteration: int, policy: dict[str, Any]) -> bool:
-    started_from = store.attempt(run_id, iteration).manifest.read().policy_in
-    return iteration > 0 and (started_from or {}).get("sha256") != policy["sha256"]
+def _builds_on_another(
+    store: RunStore, run_id: str, iteration: int, policy: dict[str, Any]
+) -> bool:
+    manifest = store.attempt(run_id, iteration).manifest.read()
+    return iteration > 0 and not starts_from(manifest, policy)
 
 
 def run_stage(

@@ -52,6 +52,13 @@ def is_held(store: RunStore, manifest: IterationManifest) -> bool:
     return promoted != {"attempt": manifest.attempt, "promoted": True}
 
 
+def starts_from(manifest: IterationManifest, policy: Json | None) -> bool:
+    """Whether the attempt started from the weights of `policy`; never from None."""
+    if manifest.policy_in is None or policy is None:
+        return False
+    return bool(manifest.policy_in["sha256"] == policy["sha256"])
+
+
 def is_stale(store: RunStore, manifest: IterationManifest) -> bool:
     """Whether the attempt started from weights that are no longer the ones before it.
 
@@ -60,9 +67,7 @@ def is_stale(store: RunStore, manifest: IterationManifest) -> bool:
     if manifest.iteration == 0 or manifest.policy_in is None:
         return False
     before = attempt_before(store, manifest.run_id, manifest.iteration).manifest.read()
-    if is_stale(store, before):
-        return True
-    return before.policy_out is None or before.policy_out["sha256"] != manifest.policy_in["sha256"]
+    return is_stale(store, before) or not starts_from(manifest, before.policy_out)
 
 
 def stale_iterations(store: RunStore, run_id: str) -> list[int]:
