@@ -118,9 +118,21 @@ _REPETITIONS = (
 
 
 def _verdict(
-    gate: str, value: float | None, limit: float, said: str, *, above: bool = True
-) -> Verdict:
-    """Trips where `value` passes `limit`; NaN, which compares false with everything, trips too."""
+    gate: str,
+    value: float | None,
+    limit: float | None,
+    said: str,
+    *,
+    above: bool = True,
+    noise: float = 0.0,
+) -> Verdict | None:
+    """Trips where `value` passes `limit`, or `noise` where that is more; None without a limit.
+
+    NaN, which compares false with everything, trips too.
+    """
+    if limit is None:
+        return None
+    limit = max(limit, noise)
     if value is None:
         return Verdict(gate=gate, value=None, limit=limit, tripped=False, message="not measured")
     fine = value <= limit if above else value >= limit
@@ -128,7 +140,7 @@ def _verdict(
     return Verdict(gate=gate, value=value, limit=limit, tripped=not fine, message=message)
 
 
-def _finite(evidence: Evidence) -> Verdict:
+def _finite(evidence: Evidence) -> Verdict | None:
     parts = {
         "held-out": evidence.now,
         "pairs": evidence.pairs,
@@ -146,20 +158,16 @@ def _finite(evidence: Evidence) -> Verdict:
 
 
 def _recall(evidence: Evidence, limit: float | None) -> Verdict | None:
-    if limit is None:
-        return None
-    limit = max(limit, _noise("recall", evidence.base, evidence.now))
     said = (
         "The policy names less of what the images show: hallucination bought with silence. Give "
         "the image part more weight, raise the reward's offset, or train less."
     )
     fall = _difference("recall", evidence.now, evidence.base)
-    return _verdict("recall_drop", fall, limit, said)
+    noise = _noise("recall", evidence.base, evidence.now)
+    return _verdict("recall_drop", fall, limit, said, noise=noise)
 
 
 def _length(evidence: Evidence, name: str, limit: float | None) -> Verdict | None:
-    if limit is None:
-        return None
     said = (
         "Responses changed in length, and with it what hallucination figures mean. Narrow the "
         "pair filter's max_length_difference, move the reward's offset, or train less."
@@ -169,34 +177,28 @@ def _length(evidence: Evidence, name: str, limit: float | None) -> Verdict | Non
 
 
 def _rise(evidence: Evidence, name: str, what: str, limit: float | None) -> Verdict | None:
-    if limit is None:
-        return None
     rise = _difference(name, evidence.base, evidence.now)
     said = f"More {what} than the base has. Raise the redundancy penalty, or train less."
     return _verdict(f"{name}_rise", rise, limit, said)
 
 
 def _distinct(evidence: Evidence, limit: float | None) -> Verdict | None:
-    if limit is None:
-        return None
     change = _relative_change("distinct_2", evidence.base, evidence.now)
     said = "Responses became alike. Train less, or sample from more different prompts."
     return _verdict("distinct_2_drop", None if change is None else 0.0 - change, limit, said)
 
 
 def _hallucination(evidence: Evidence, limit: float | None) -> Verdict | None:
-    if limit is None:
-        return None
-    limit = max(limit, _noise("chair_s", evidence.before, evidence.now))
     rise = _difference("chair_s", evidence.before, evidence.now)
     said = (
         "More responses name what the image does not show than before the iteration. Look at the "
         "pairs: the reward may pay for saying more (docs/rewards.md)."
     )
-    return _verdict("hallucination_rise", rise, limit, said)
+    noise = _noise("chair_s", evidence.before, evidence.now)
+    return _verdict("hallucination_rise", rise, limit, said, noise=noise)
 
 
-def _reward_hacking(evidence: Evidence) -> Verdict:
+def _reward_hacking(evidence: Evidence) -> Verdict | None:
     """Of the policy that sampled the pairs: its rewards and its hallucination, each to the last."""
     reward = _difference("mean_response_reward", evidence.pairs_before, evidence.pairs)
     chair = _difference("chair_s", evidence.two_before, evidence.before)
@@ -212,8 +214,6 @@ def _reward_hacking(evidence: Evidence) -> Verdict:
 
 
 def _margin(evidence: Evidence, limit: float | None) -> Verdict | None:
-    if limit is None:
-        return None
     pairs = evidence.pairs
     names = ("mean_margin", "mean_chosen_reward", "mean_rejected_reward")
     said = (
@@ -229,8 +229,6 @@ def _margin(evidence: Evidence, limit: float | None) -> Verdict | None:
 
 
 def _training_margin(evidence: Evidence, limit: float | None) -> Verdict | None:
-    if limit is None:
-        return None
     said = (
         "After training, chosen and rejected are far apart in the policy's own eyes: it ran away "
         "from its reference. Lower the learning rate or the epochs, or raise beta."
@@ -239,8 +237,6 @@ def _training_margin(evidence: Evidence, limit: float | None) -> Verdict | None:
 
 
 def _equal(evidence: Evidence, limit: float | None) -> Verdict | None:
-    if limit is None:
-        return None
     said = (
         "Too many prompts gave the same text twice: the policy has little left to say. Raise the "
         "temperature, or stop here."
@@ -249,8 +245,6 @@ def _equal(evidence: Evidence, limit: float | None) -> Verdict | None:
 
 
 def _pair_length(evidence: Evidence, limit: float | None) -> Verdict | None:
-    if limit is None:
-        return None
     lengths = [evidence.pairs.get(f"mean_{side}_tokens") for side in ("chosen", "rejected")]
     known = [length for length in lengths if length is not None]
     longer = max(known, default=0.0)
@@ -263,8 +257,6 @@ def _pair_length(evidence: Evidence, limit: float | None) -> Verdict | None:
 
 
 def _kl(evidence: Evidence, limit: float | None) -> Verdict | None:
-    if limit is None:
-        return None
     said = "The policy is far from the base model. Lower the learning rate, or raise beta."
     return _verdict("kl_nats_per_token", evidence.kl_nats_per_token, limit, said)
 
