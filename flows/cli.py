@@ -12,13 +12,14 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 from csr.errors import CSRError, RunFailed
 from flows import cli_look
 from flows.cli_options import Common, RecipeOptions, answer, print_json, print_table, say
+from flows.stage_names import StageName
 
 if TYPE_CHECKING:
     from flows.command import Outcome
@@ -31,8 +32,6 @@ app = App(
 )
 
 app.command(cli_look.app, name="*")
-
-StageName = Literal["measure", "sample", "pair", "train", "evaluate", "gate"]
 
 DEMO_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "tiny.yaml"
 

@@ -30,7 +30,7 @@ def evaluation_of(request: EvaluateRequest) -> tuple[Recipe, str]:
     settings = (
         *request.settings,
         "num_iterations=0",
-        f"policy.model={_quoted(model)}",
+        f"policy.model={json.dumps(model)}",
         f"name={_name(origin)}",
     )
     if request.recipe is not None:
@@ -74,8 +74,3 @@ def _policy_path(attempt: AttemptDir) -> str:
 def _name(origin: str) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", f"evaluate-{origin}".lower()).strip("-")
     return slug[:MAX_NAME_CHARACTERS].rstrip("-")
-
-
-def _quoted(text: str) -> str:
-    """As a YAML value, whatever it holds."""
-    return json.dumps(text)

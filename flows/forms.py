@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-StageName = Literal["measure", "sample", "pair", "train", "evaluate", "gate"]
+from flows.stage_names import StageName
 
 Settings = tuple[str, ...]
 

@@ -15,6 +15,7 @@ from flows import stages
 from flows.benchmarks import evaluate
 from flows.context import IterationContext, Unfinished, open_attempt, open_iteration
 from flows.gating import gate
+from flows.stage_names import ENGINES
 from flows.training import train
 
 STAGES: dict[str, Callable[..., object]] = {
@@ -29,10 +30,6 @@ STAGES: dict[str, Callable[..., object]] = {
 
 BASE_STAGES = ("evaluate", "gate")
 """Those of iteration 0."""
-
-ENGINELESS_STAGES = ("pair",)
-"""Those that start no engine."""
-
 
 BATCHED = ("measure", "sample", "evaluate")
 """Stages that can take their prompts in smaller batches."""
@@ -78,7 +75,7 @@ def is_done(context: IterationContext, stage: str, *shard: int) -> bool:
 def needs_engine(home: str, attempt_id: str, names: Sequence[str]) -> bool:
     """Whether a stage among these that uses an engine is not done. Changes nothing."""
     context = open_attempt(home, attempt_id, only_look=True)
-    names = [name for name in names if name not in ENGINELESS_STAGES]
+    names = [name for name in names if name in ENGINES]
     try:
         run_stages(names, context.num_shards, partial(do_stage, context))
     except Unfinished:

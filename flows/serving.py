@@ -17,8 +17,6 @@ from flows.forms import RunRequest
 from flows.report_server import REPORT_URL, serve_reports
 from flows.server import stop, wait_until_healthy
 
-UI_PORT = 4200
-
 
 def serve(port: int, cron: str | None, request: RunRequest) -> None:
     """Serve until stopped. `cron` starts `request` regularly, e.g. "0 1 * * *".

@@ -42,8 +42,8 @@ def engine_slot() -> Iterator[None]:
         yield
 
 
-def ensure_engine_limit(num_slots: int = 1) -> None:
-    """Make the limit where there is none; one that is there keeps its size."""
+def ensure_engine_limit() -> None:
+    """Make the limit, of one slot, where there is none; one that is there keeps its size."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
     from prefect.exceptions import ObjectNotFound
@@ -52,5 +52,5 @@ def ensure_engine_limit(num_slots: int = 1) -> None:
         try:
             client.read_global_concurrency_limit_by_name(ENGINE_LIMIT)
         except ObjectNotFound:
-            limit = GlobalConcurrencyLimitCreate(name=ENGINE_LIMIT, limit=num_slots)
+            limit = GlobalConcurrencyLimitCreate(name=ENGINE_LIMIT, limit=1)
             client.create_global_concurrency_limit(limit)

@@ -23,19 +23,12 @@ from csr.errors import EngineLost, RunFailed
 from csr.protocols import Progress
 from flows import environment
 from flows.progress import stage_progress
+from flows.stage_names import ENGINES
 from flows.stage_wire import Wire, revive_error
 from flows.supervise import GRACE_SECONDS, guarded
 from storage.attempt import AttemptDir
 
 WORKER = (sys.executable, "-P", "-u", "-X", "faulthandler", "-m", "flows.stage_worker")
-ENGINES = {
-    "measure": "sampler",
-    "sample": "sampler",
-    "train": "trainer",
-    "evaluate": "sampler",
-    "gate": "sampler",
-}
-"""Stage -> the engine that it needs memory for. Other stages need none."""
 
 _MARGIN_SECONDS = 5.0
 """For the guard itself to end."""

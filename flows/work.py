@@ -10,7 +10,8 @@ from csr.errors import EngineLost, RunFailed
 from flows.context import IterationContext, open_attempt
 from flows.engines import close_engines
 from flows.iteration import do_stage, is_done
-from flows.stage_process import ENGINES, close_stage_processes, stage_process
+from flows.stage_names import ENGINES
+from flows.stage_process import close_stage_processes, stage_process
 from storage.manifest import StageRecord, utc_now
 
 _num_open = 0

@@ -21,13 +21,13 @@ from flows.settling import settle_dead_runs
 logger = logging.getLogger("csr")
 
 
-def work(pool: str = WORK_POOL, num_flow_runs: int = 1) -> int:
+def work(num_flow_runs: int) -> int:
     """Run a worker until it is stopped; its exit status. EnvironmentFault without a server."""
     require_server()
     _settle()
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "prefect", "worker", "start", "--pool", pool,
+            sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL,
             "--type", "process", "--limit", str(num_flow_runs),
             "--name", f"csr-{platform.node()}",
         ],
