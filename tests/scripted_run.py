@@ -127,6 +127,13 @@ class Csr:
         return Answer(int(stop.value.code or 0), captured.out, captured.err)
 
 
+def finished_home(csr: Csr, folder: Path, run_id: str) -> Path:
+    """A home with one finished run of two iterations, whose data lie beside it."""
+    home = folder / "home"
+    assert csr("run", write_recipe(folder / "data"), "--home", home, "--run-id", run_id).status == 0
+    return home
+
+
 def run_plainly(request: RunRequest) -> None:
     """What the flow of a run does, without Prefect."""
     recipe, run_id = recipe_of(request)

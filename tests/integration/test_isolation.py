@@ -43,11 +43,6 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def csr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Csr:
-    return Csr(monkeypatch, capsys)
-
-
-@pytest.fixture
 def journal(tmp_path: Path) -> Path:
     path = tmp_path / "journal"
     path.touch()

@@ -33,11 +33,6 @@ class _Silent:
         return Answer(0, "", "")
 
 
-@pytest.fixture
-def csr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Csr:
-    return Csr(monkeypatch, capsys)
-
-
 def test_ls_lists_runs(csr: Csr, home: Path) -> None:
     answer = csr("ls", "--home", home, "--json")
     run = {"run_id": RUN, "recipe": "scripted", "status": "done", "num_iterations": 2}

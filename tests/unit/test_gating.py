@@ -19,11 +19,6 @@ ONLY_LENGTH = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def csr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Csr:
-    return Csr(monkeypatch, capsys)
-
-
 def run(csr: Csr, tmp_path: Path, **gates: Any) -> Any:
     recipe = write_recipe(tmp_path / "data", gates={**ONLY_LENGTH, **gates})
     return csr("run", recipe, "--home", tmp_path / "home", "--run-id", RUN)

@@ -18,11 +18,6 @@ from storage.tables import read_table
 from tests.scripted_run import Csr, files_below, write_image, write_prompts, write_recipe
 
 
-@pytest.fixture
-def csr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Csr:
-    return Csr(monkeypatch, capsys)
-
-
 def edit(recipe: Path, change: Callable[[dict], object]) -> None:
     document = yaml.safe_load(recipe.read_text())
     change(document)

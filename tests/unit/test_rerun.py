@@ -11,22 +11,15 @@ from flows.forms import IterationRequest
 from flows.iteration import STAGES
 from flows.rerun import FIXED_SETTINGS, SETTINGS_READ, UNREAD_SETTINGS
 from storage.run_store import RunStore
-from tests.scripted_run import Csr, files_below, write_recipe
+from tests.scripted_run import Csr, files_below, finished_home
 
 RUN = "mine"
 
 
 @pytest.fixture
-def csr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Csr:
-    return Csr(monkeypatch, capsys)
-
-
-@pytest.fixture
 def home(csr: Csr, tmp_path: Path) -> Path:
     """A finished run of two iterations."""
-    recipe = write_recipe(tmp_path / "data")
-    assert csr("run", recipe, "--home", tmp_path / "home", "--run-id", RUN).status == 0
-    return tmp_path / "home"
+    return finished_home(csr, tmp_path, RUN)
 
 
 def ask(csr: Csr, home: Path, *arguments: object) -> Any:

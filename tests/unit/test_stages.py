@@ -29,11 +29,6 @@ RUN = "mine"
 
 
 @pytest.fixture
-def csr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Csr:
-    return Csr(monkeypatch, capsys)
-
-
-@pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     return write_recipe(tmp_path / "data")
 

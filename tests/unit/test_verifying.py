@@ -7,21 +7,14 @@ from pathlib import Path
 import pytest
 
 from storage.run_store import RunStore
-from tests.scripted_run import Csr, write_recipe
+from tests.scripted_run import Csr, finished_home
 
 RUN = "mine"
 
 
 @pytest.fixture
-def csr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Csr:
-    return Csr(monkeypatch, capsys)
-
-
-@pytest.fixture
 def home(csr: Csr, tmp_path: Path) -> Path:
-    recipe = write_recipe(tmp_path / "data")
-    assert csr("run", recipe, "--home", tmp_path / "home", "--run-id", RUN).status == 0
-    return tmp_path / "home"
+    return finished_home(csr, tmp_path, RUN)
 
 
 def flip_a_byte(path: Path) -> None:
