@@ -87,7 +87,10 @@ class Sampler(Protocol):
         """Raw log-probability of each given response token, in nats, one tuple a prompt."""
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of a whole response without special tokens."""
+        """The text without special tokens, and without a last letter that is not complete.
+
+        Such a letter belongs to the step that holds its last token.
+        """
 
     def close(self) -> None:
         """Free the engine. Safe to call twice."""

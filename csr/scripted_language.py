@@ -15,6 +15,7 @@ from pydantic import Field
 
 from csr.config import ComponentConfig
 from csr.errors import DataError
+from csr.steps import whole_letters
 from csr.types import Prompt
 
 EOS_ID = 0
@@ -103,9 +104,9 @@ def encode(text: str) -> tuple[int, ...]:
 
 
 def decode(token_ids: Sequence[int]) -> str:
-    """The text of token ids; the end of response has none."""
+    """The text of token ids; neither the end of response nor a part of a letter has any."""
     data = b"".join(_token_bytes(token_id) for token_id in token_ids)
-    return data.decode(errors="replace")
+    return whole_letters(data.decode(errors="replace"))
 
 
 def _image_identity(prompt: Prompt) -> str:

@@ -85,6 +85,14 @@ def split_steps(text: str, rule: StepRule) -> list[str]:
     return steps
 
 
+def whole_letters(text: str) -> str:
+    """`text`, decoded from tokens, without a last letter of which only some tokens are there yet.
+
+    Tokenizers write such bytes as U+FFFD. The step that completes the letter holds it.
+    """
+    return text.rstrip("\N{REPLACEMENT CHARACTER}")
+
+
 def _is_end(text: str, index: int, prefix: str) -> bool:
     mark = text[index]
     if mark != ".":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from csr.errors import ConfigError, ModelError, NumericalError
 from csr.images import load_image
 from csr.protocols import StepRule, StepSettings
-from csr.steps import step_end
+from csr.steps import step_end, whole_letters
 from csr.types import FinishReason, ImageRef, StepRequest
 
 if TYPE_CHECKING:
@@ -86,6 +86,14 @@ def finish_reason(
     if step_end(text, rule, prefix_text) is not None:
         return FinishReason.STEP
     return FinishReason.CUT if left.step <= 0 else None
+
+
+def decoded(processor: Any, token_ids: Sequence[int]) -> str:
+    """The text without special tokens, and without a last letter that is not whole."""
+    text = processor.tokenizer.decode(
+        list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return whole_letters(str(text))
 
 
 def text_after(decode: Decode, prefix_ids: Sequence[int], step_ids: Sequence[int]) -> str:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from csr import rendering
 from csr.protocols import StepRule
 from csr.samplers._loading import load_complete
-from csr.samplers._shared import ImageCache, TokenLimits, check_tokens, finish_reason
+from csr.samplers._shared import (
+    ImageCache,
+    TokenLimits,
+    check_tokens,
+    decoded,
+    finish_reason,
+)
 from csr.types import FinishReason, Prompt, StepRequest
 
 if TYPE_CHECKING:
@@ -47,11 +53,8 @@ class LoadedPolicy:
     images: ImageCache
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text without special tokens."""
-        text = self.processor.tokenizer.decode(
-            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return str(text)
+        """See `Sampler.decode`."""
+        return decoded(self.processor, token_ids)
 
     def prompt_length(self, prompt: Prompt) -> int:
         """Tokens of the prompt with its image expanded."""

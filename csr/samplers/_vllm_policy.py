@@ -16,7 +16,7 @@ from csr.checkpoints import resolve_model
 from csr.errors import ConfigError, EngineLost, ModelError
 from csr.samplers import _vllm_engine
 from csr.samplers._loading import check_complete
-from csr.samplers._shared import ImageCache, eos_token_ids, image_identity
+from csr.samplers._shared import ImageCache, decoded, eos_token_ids, image_identity
 from csr.types import PolicyRef, Prompt
 
 _NEVER = -100.0
@@ -98,11 +98,8 @@ class ServedPolicy:
         return rendering.media_token_ids(self._processor)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text without special tokens."""
-        text = self._processor.tokenizer.decode(
-            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return str(text)
+        """See `Sampler.decode`."""
+        return decoded(self._processor, token_ids)
 
     def expanded_ids(self, prompt: Prompt) -> list[int]:
         """The prompt's ids as the processor itself expands the image.

@@ -89,7 +89,7 @@ class ScriptedSampler:
         ]
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text without the end of response."""
+        """See `Sampler.decode`."""
         return decode(token_ids)
 
     def close(self) -> None:

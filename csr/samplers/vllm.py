@@ -189,7 +189,7 @@ class VllmSampler:
         return scores
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text without special tokens."""
+        """See `Sampler.decode`."""
         return self._policy.decode(token_ids)
 
     def close(self) -> None:

@@ -242,6 +242,11 @@ def test_limits_cut_steps_responses_and_context(
     cut = speaking[name].sample_steps(requests, replace(SAMPLED, max_step_tokens=2))
     assert {len(c.token_ids) for group in cut for c in group} <= {1, 2}
     assert FinishReason.CUT in {c.finish_reason for group in cut for c in group}
+    further = [replace(r, prefix=(g[0],)) for r, g in zip(requests, cut, strict=True)]
+    for request, group in zip(further, speaking[name].sample_steps(further, SAMPLED), strict=True):
+        for step in group:  # a letter cut in two is said once
+            whole = speaking[name].decode([*request.prefix_token_ids, *step.token_ids])
+            assert request.prefix[0].text + step.text == whole
     short = speaking[name].generate(requests, replace(WHOLE, max_response_tokens=2))
     assert {len(r.token_ids) for r in short} <= {1, 2}
     assert short[0].finish_reason is FinishReason.LENGTH

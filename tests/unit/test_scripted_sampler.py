@@ -101,6 +101,19 @@ def test_limits_cut_a_step_and_a_response() -> None:
     assert (whole.text, whole.finish_reason) == (full.text, FinishReason.LENGTH)
 
 
+def test_a_letter_that_a_limit_cuts_is_said_by_the_step_that_completes_it() -> None:
+    """The bird has four bytes, each a token of its own."""
+    speaker = sampler(replies=["a \N{BIRD}!"])
+    settings = dataclasses.replace(GREEDY, max_step_tokens=3)
+    start = StepRequest(prompt=prompt())
+    [[first]] = speaker.sample_steps([start], settings)
+    [[second]] = speaker.sample_steps([dataclasses.replace(start, prefix=(first,))], settings)
+    assert (first.text, len(first.token_ids), first.finish_reason) == ("a ", 3, FinishReason.CUT)
+    assert second.text == "\N{BIRD}"
+    [cut] = speaker.generate([start], dataclasses.replace(WHOLE, max_response_tokens=4))
+    assert (cut.text, len(cut.token_ids)) == ("a ", 4)
+
+
 def test_a_prompt_without_room_in_the_context_is_the_users_mistake() -> None:
     with pytest.raises(ConfigError, match=r"takes 4 tokens.*context of 4"):
         sampler(max_context_tokens=4).sample_steps([StepRequest(prompt=prompt())], GREEDY)
