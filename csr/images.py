@@ -41,14 +41,24 @@ _TRANSPARENT_BACKGROUND = (255, 255, 255)
 def image_ref(path: Path | str, *, root: Path | None = None) -> ImageRef:
     """The reference to the image at `path`, after proving that it can be used.
 
+    See `sized_image_ref`.
+    """
+    return sized_image_ref(path, root=root)[0]
+
+
+def sized_image_ref(
+    path: Path | str, *, root: Path | None = None
+) -> tuple[ImageRef, tuple[int, int]]:
+    """The reference to the image at `path`, and its upright (width, height) in pixels.
+
     `path` may be relative to `root`. Where `root` is given the file must lie under
     it once symbolic links and `..` are resolved. Decodes the image in full once.
     DataError names the path, what is wrong and what to do.
     """
     resolved = _resolve(Path(path), root)
     data = _read(resolved)
-    decode_image(data, _told(resolved))
-    return ImageRef(uri=str(resolved), sha256=hashlib.sha256(data).hexdigest())
+    image = decode_image(data, _told(resolved))
+    return ImageRef(uri=str(resolved), sha256=hashlib.sha256(data).hexdigest()), image.size
 
 
 def load_bytes(ref: ImageRef) -> bytes:

@@ -13,13 +13,13 @@ folder) and `input` (the text); optionally `reference` (a reference answer) and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from csr.errors import ConfigError, DataError, shown
-from csr.images import image_ref
+from csr.images import sized_image_ref
 from csr.protocols import Progress
 from csr.records import (
     MAX_TEXT_CHARACTERS,
@@ -36,7 +36,14 @@ from csr.types import ImageRef, Prompt, SkipReason
 BadRecordPolicy = Literal["error", "skip"]
 PromptMode = Literal["fresh", "same"]
 
+PromptCheck = Callable[[Prompt, tuple[int, int]], None]
+"""A sampler's own test of a prompt and its image's (width, height) in pixels. BadRecordError says
+why its policy cannot be asked; the place in the file is added to that."""
+
 _KEYS = ("id", "image", "input", "reference", "dataset")
+_Image = tuple[ImageRef, tuple[int, int]]
+"""With its width and height."""
+
 _NUM_TOLD = 3
 """Bad records that an error quotes."""
 
@@ -88,9 +95,12 @@ def load_prompts(
     *,
     on_bad_record: BadRecordPolicy = "error",
     max_bad_share: float = 0.05,
+    check: PromptCheck | None = None,
     progress: Progress | None = None,
 ) -> LoadedPrompts:
     """The prompts in `path`, every image checked and hashed; each distinct image once.
+
+    `check` looks at each prompt that is well-formed and has its image.
 
     DataError for the first record that cannot be used; with `on_bad_record` "skip" such records
     are left out, up to `max_bad_share` of all, and DataError tells their number above that. A
@@ -105,7 +115,7 @@ def load_prompts(
     entries = read_entries(path)
     aside = _SetAside(on_bad_record)
     records = list(_records(entries, aside))
-    prompts = tuple(_prompts(records, image_root, aside, progress))
+    prompts = tuple(_prompts(records, image_root, aside, check, progress))
     _check_share(path, aside.bad, len(entries), max_bad_share)
     return LoadedPrompts(
         prompts=prompts, bad_records=tuple(sorted(aside.bad, key=lambda bad: bad.position))
@@ -161,21 +171,43 @@ def _records(entries: Sequence[Entry], aside: _SetAside) -> Iterator[_Record]:
 
 
 def _prompts(
-    records: Sequence[_Record], root: Path, aside: _SetAside, progress: Progress | None
+    records: Sequence[_Record],
+    root: Path,
+    aside: _SetAside,
+    check: PromptCheck | None,
+    progress: Progress | None,
 ) -> Iterator[Prompt]:
-    """The records whose images can be used."""
-    known: dict[str, ImageRef | DataError] = {}
+    """The records whose images can be used, and which the policy can be asked."""
+    known: dict[str, _Image | DataError] = {}
     for done, record in enumerate(records, start=1):
         if record.image not in known:
             known[record.image] = _checked_image(record.image, root)
-        image = known[record.image]
-        if isinstance(image, ImageRef):
-            yield _prompt(record, image)
-        else:
-            message = f"{record.entry.where} (id {shown(record.prompt_id)}): {image}"
-            aside(record.entry, BadRecordError(message, SkipReason.UNREADABLE_IMAGE))
+        try:
+            yield _checked_prompt(record, known[record.image], check)
+        except BadRecordError as error:
+            message = f"{record.entry.where} (id {shown(record.prompt_id)}): {error}"
+            aside(record.entry, BadRecordError(message, error.reason))
         if progress is not None:
             progress(done, len(records))
+
+
+def _checked_prompt(
+    record: _Record, image: _Image | DataError, check: PromptCheck | None
+) -> Prompt:
+    """The prompt. BadRecordError, without the record's place, where it cannot be used."""
+    if isinstance(image, DataError):
+        raise BadRecordError(str(image), SkipReason.UNREADABLE_IMAGE)
+    ref, size = image
+    prompt = Prompt(
+        prompt_id=record.prompt_id,
+        text=record.text,
+        image=ref,
+        reference=record.reference,
+        dataset=record.dataset,
+    )
+    if check is not None:
+        check(prompt, size)
+    return prompt
 
 
 def _check_share(path: Path, bad: Sequence[BadRecord], total: int, max_share: float) -> None:
@@ -238,18 +270,8 @@ def _optional(value: Record, key: str, where: str) -> str | None:
     return None if value.get(key) in (None, "") else text_field(value, key, where)
 
 
-def _checked_image(image: str, image_root: Path) -> ImageRef | DataError:
+def _checked_image(image: str, image_root: Path) -> _Image | DataError:
     try:
-        return image_ref(image, root=image_root)
+        return sized_image_ref(image, root=image_root)
     except DataError as error:
         return error
-
-
-def _prompt(record: _Record, image: ImageRef) -> Prompt:
-    return Prompt(
-        prompt_id=record.prompt_id,
-        text=record.text,
-        image=image,
-        reference=record.reference,
-        dataset=record.dataset,
-    )

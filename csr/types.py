@@ -30,6 +30,7 @@ class SkipReason(StrEnum):
     INVALID_RECORD = "invalid_record"
     DUPLICATE_ID = "duplicate_id"
     UNREADABLE_IMAGE = "unreadable_image"
+    PROMPT_TOO_LONG = "prompt_too_long"
 
     DUPLICATE_SIBLING = "duplicate_sibling"
     TRUNCATED_SIMILARITY_TEXT = "truncated_similarity_text"

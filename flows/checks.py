@@ -9,7 +9,7 @@ from pathlib import Path
 
 from csr.checkpoints import base_policy, check_weights, resolve_model
 from csr.errors import ConfigError
-from csr.prompts import LoadedPrompts, load_prompts
+from csr.prompts import LoadedPrompts, PromptCheck, load_prompts
 from csr.protocols import Json
 from csr.rendering import load_processor
 from csr.types import Prompt
@@ -63,6 +63,7 @@ def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
             Path(recipe.data.images),
             on_bad_record=recipe.data.on_bad_record,
             max_bad_share=recipe.data.max_bad_share,
+            check=_prompt_check(recipe, model),
             progress=progress,
         )
     refuse_leaks(recipe, loaded.prompts)
@@ -93,6 +94,12 @@ def _check_model(recipe: Recipe, model: Path) -> None:
     check = getattr(recipe.trainer.module, "check_model", None)
     if check is not None:
         check(model)
+
+
+def _prompt_check(recipe: Recipe, model: Path) -> PromptCheck | None:
+    """Without this, a prompt that the sampler refuses would be found after hours."""
+    make = getattr(recipe.sampler.module, "check_prompts", None)
+    return None if make is None else make(model, recipe.sampler.settings)
 
 
 def _check_similarity(recipe: Recipe) -> None:

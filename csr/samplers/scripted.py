@@ -17,7 +17,9 @@ from pathlib import Path
 from pydantic import Field
 
 from csr.errors import DataError
+from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepSettings
+from csr.records import BadRecordError
 from csr.samplers._shared import finish_reason, response_limit, step_limits
 from csr.scripted_language import EOS_ID, Language, LanguageConfig, decode, encode
 from csr.types import (
@@ -25,11 +27,15 @@ from csr.types import (
     GeneratedResponse,
     PolicyRef,
     Prompt,
+    SkipReason,
     StepCandidate,
     StepRequest,
 )
 
-__all__ = ["EOS_ID", "Config", "ScriptedSampler", "build", "check_model", "decode", "encode"]
+__all__ = [
+    "EOS_ID", "Config", "ScriptedSampler", "build", "check_model", "check_prompts", "decode",
+    "encode",
+]  # fmt: skip
 
 
 class Config(LanguageConfig):
@@ -46,6 +52,21 @@ def build(config: Config) -> Sampler:
 
 def check_model(path: Path) -> None:
     """Any directory serves: only the digest of its weights is used."""
+
+
+def check_prompts(path: Path, config: Config) -> PromptCheck:
+    """The test of prompts, which like all samplers' leaves room for a response."""
+
+    def check(prompt: Prompt, image_size: tuple[int, int]) -> None:
+        num, room = _num_prompt_tokens(prompt), config.max_context_tokens
+        if num >= room:
+            raise BadRecordError(
+                f"it takes {num:,} tokens, which leaves no room in a context of {room:,}. Shorten "
+                "the text.",
+                SkipReason.PROMPT_TOO_LONG,
+            )
+
+    return check
 
 
 class ScriptedSampler:

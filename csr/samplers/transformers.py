@@ -23,9 +23,11 @@ from csr.checkpoints import resolve_model
 from csr.config import ComponentConfig
 from csr.errors import ConfigError, DataError
 from csr.memory import memory_errors
+from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepRule, StepSettings
 from csr.samplers import _transformers_batch as batches
 from csr.samplers._loading import check_checkpoint
+from csr.samplers._prompt_check import prompt_check
 from csr.samplers._shared import (
     ImageCache,
     TokenLimits,
@@ -67,6 +69,11 @@ def build(config: Config) -> Sampler:
 def check_model(path: Path) -> None:
     """What can be known before weights are read. ModelError says what is wrong."""
     check_checkpoint(path)
+
+
+def check_prompts(path: Path, config: Config) -> PromptCheck:
+    """The test of prompts for the checkpoint in `path`, before any engine starts."""
+    return prompt_check(path, config.max_context_tokens)
 
 
 class TransformersSampler:

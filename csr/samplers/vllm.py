@@ -20,8 +20,10 @@ from pydantic import Field
 
 from csr.config import ComponentConfig
 from csr.errors import ConfigError, DataError
+from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepSettings
 from csr.samplers._loading import check_checkpoint
+from csr.samplers._prompt_check import prompt_check
 from csr.samplers._shared import (
     TokenLimits,
     check_tokens,
@@ -75,6 +77,11 @@ def check_model(path: Path) -> None:
     """What can be known before the engine starts. ModelError, or EnvironmentFault without vLLM."""
     require_vllm()
     check_checkpoint(path)
+
+
+def check_prompts(path: Path, config: Config) -> PromptCheck:
+    """The test of prompts for the checkpoint in `path`, before any engine starts."""
+    return prompt_check(path, config.max_context_tokens)
 
 
 @dataclass(slots=True)

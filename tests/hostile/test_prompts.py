@@ -87,6 +87,18 @@ def test_a_run_goes_on_without_the_bad_records(csr: Csr, inputs: Inputs) -> None
     assert f"{len(RECORDS)} records left out" in answer.err
 
 
+def test_what_the_policy_cannot_be_asked_is_known_before_the_run(csr: Csr, inputs: Inputs) -> None:
+    """Not when its shard is sampled, hours later."""
+    long = {"id": "long", "image": "1.png", "input": "word " * 50}
+    inputs.prompts(long)
+    tight = ("--set", "sampler.max_context_tokens=40")
+    inputs.check_refused(csr, "(id 'long'): it takes 51 tokens, which leaves no room", *tight)
+    answer = csr(*inputs.command, *tight, *bad_share(0.5), "--json")
+    assert answer.status == 0, answer.err
+    expected = {"used": inputs.num_good, "skipped": {"prompt_too_long": 1}}
+    assert answer.json()["prompts"] == expected
+
+
 def test_every_script_survives_the_whole_run(csr: Csr, inputs: Inputs) -> None:
     texts = {f"{name} {text[:9]}".strip(): text for name, text in TEXTS.items()}
     records = [

@@ -52,6 +52,7 @@ REFUSED = {
     "CLIP's directory without description": "has no open_clip_config.json",
     "a held-out photograph under a second name": "Held-out images are never trained on",
     "no image folder": "the image folder",
+    "a prompt longer than the context": "leaves no room in a context of 2,048",
     "an image outside the folder": "outside the image folder",
 }
 """What is given -> a part of the error."""
@@ -192,10 +193,13 @@ def broken_data(folder: Path) -> dict[str, list[str]]:
     leaking = write_jsonl(folder / "leaking.jsonl", [*list(TRAIN)[:2], "second name.jpg"])
     outside = write_jsonl(folder / "outside.jsonl", ["../outside.jpg"])
     shutil.copyfile(heldout, folder / "outside.jpg")
+    long = folder / "long.jsonl"
+    long.write_text(json.dumps({"id": "1", "image": next(iter(TRAIN)), "input": "a b " * 2040}))
     return {
         "a held-out photograph under a second name": [f"data.prompts={leaking}"],
         "no image folder": [f"data.images={folder}/none"],
         "an image outside the folder": [f"data.prompts={outside}"],
+        "a prompt longer than the context": [f"data.prompts={long}"],
     }
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from csr import prompts as prompts_module
 from csr.errors import ConfigError, DataError
 from csr.prompts import load_prompts, select_prompts
+from csr.records import BadRecordError
 from csr.types import Prompt, SkipReason
 from tests.sample_data import prompt, saved_image
 
@@ -72,8 +73,8 @@ def test_each_distinct_image_is_read_once_and_progress_counts_prompts(folder, mo
         read.append(image)
         return original(image, root=root)
 
-    original = prompts_module.image_ref
-    monkeypatch.setattr(prompts_module, "image_ref", counting)
+    original = prompts_module.sized_image_ref
+    monkeypatch.setattr(prompts_module, "sized_image_ref", counting)
     seen = []
     load_prompts(path, folder, progress=lambda done, total: seen.append((done, total)))
     assert read == ["a.png", "b.png"]
@@ -257,3 +258,20 @@ def test_no_iteration_sees_a_prompt_twice_and_fresh_reaches_all(count, num, roun
         assert len(ids) == len(set(ids)) == min(num, count)
         seen += ids
     assert len(set(seen)) == min(count, rounds * min(num, count))
+
+
+def test_a_samplers_own_test_sets_records_aside_with_its_reason(folder):
+    seen = []
+
+    def check(prompt, size):
+        seen.append((prompt.prompt_id, size))
+        if prompt.text == "long":
+            raise BadRecordError("it is too long.", SkipReason.PROMPT_TOO_LONG)
+
+    path = listed(folder, record(id=1), record(id=2, input="long"), record(id=3, image="no.png"))
+    with pytest.raises(DataError, match=r"record 2 \(id '2'\): it is too long"):
+        load_prompts(path, folder, check=check)
+    loaded = load_prompts(path, folder, check=check, on_bad_record="skip", max_bad_share=0.7)
+    assert [p.prompt_id for p in loaded.prompts] == ["1"]
+    assert loaded.skipped == {SkipReason.PROMPT_TOO_LONG: 1, SkipReason.UNREADABLE_IMAGE: 1}
+    assert seen[-2:] == [("1", (6, 4)), ("2", (6, 4))]
