@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import SecretStr
 
-from csr.errors import ConfigError, EnvironmentFault
+from csr.errors import EnvironmentFault
+from flows.schedules import cron_schedule
 from flows.server import require_server
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def deploy(cron: str | None = None) -> list[str]:
 
     EnvironmentFault without a server, or where Prefect refuses a file. ConfigError for no cron.
     """
-    schedule = None if cron is None else _schedule(cron)
+    schedule = None if cron is None else cron_schedule(cron)
     require_server()
     from flows.slots import ENGINE_LIMIT, ensure_engine_limit
 
@@ -50,18 +51,6 @@ def deploy(cron: str | None = None) -> list[str]:
         *([_ensure_schedule(schedule)] if schedule else []),
         *automations,
     ]
-
-
-def _schedule(cron: str) -> CronSchedule:
-    from prefect.client.schemas.schedules import CronSchedule
-
-    try:
-        return CronSchedule(cron=cron, timezone="UTC")
-    except ValueError:
-        raise ConfigError(
-            f"--cron {cron!r} is no cron expression. Write five fields, such as "
-            '"0 1 * * *" for every night at one.'
-        ) from None
 
 
 def _ensure_schedule(schedule: CronSchedule) -> str:

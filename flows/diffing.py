@@ -21,8 +21,8 @@ def diff(home: Path, one_id: str, other_id: str) -> Json:
 
     `{"attempts": [a, b], "config": {key: [x, y]}, "counts": {...}, "tables": {name: {"equal",
     "content_sha256": [x, y]}}, "pairs": {"added": [prompt ids], "removed", "changed",
-    "num_unchanged"}, "policy_equal", "metrics": {...}}`. `config`, `counts` and `metrics` list
-    what differs alone. DataError where an attempt does not exist.
+    "num_unchanged"}, "policy_equal", "policy_sha256": [x, y], "metrics": {...}}`. `config`,
+    `counts` and `metrics` list what differs alone. DataError where an attempt does not exist.
     """
     store = open_store(home)
     one, other = _attempt(store, one_id), _attempt(store, other_id)
@@ -35,6 +35,7 @@ def diff(home: Path, one_id: str, other_id: str) -> Json:
         "tables": _tables(left["tables"], right["tables"]),
         "pairs": _pairs(one, other),
         "policy_equal": left["policy"]["sha256"] == right["policy"]["sha256"],
+        "policy_sha256": [left["policy"]["sha256"], right["policy"]["sha256"]],
         "metrics": differing_settings(left["metrics"], right["metrics"]),
     }
 
@@ -44,19 +45,31 @@ def table(shape: Json) -> Any:
     from rich.table import Table
 
     view = Table("what", *shape["attempts"], title="Differences")
+    shown = {**shape, "metrics": _unless_unmeasured(shape["metrics"])}
     for part in ("config", "counts", "metrics"):
-        for name, (one, other) in shape[part].items():
-            view.add_row(f"{part}.{name}", _cell(one), _cell(other))
+        for name, values in shown[part].items():
+            view.add_row(f"{part}.{name}", *map(_cell, values))
     for name, facts in shape["tables"].items():
         same = "equal" if facts["equal"] else "differ"
         view.add_row(f"table {name}: {same}", *(_cell(d)[:16] for d in facts["content_sha256"]))
-    view.add_row("policy", "equal weights" if shape["policy_equal"] else "other weights", "")
+    policy = "equal" if shape["policy_equal"] else "differ"
+    view.add_row(f"policy: {policy}", *(str(sha256)[:16] for sha256 in shape["policy_sha256"]))
     for name in ("added", "removed", "changed"):
         ids = shape["pairs"][name]
         more = ", ..." if len(ids) > NUM_SHOWN_PROMPTS else ""
         view.add_row(f"pairs {name}", str(len(ids)), ", ".join(ids[:NUM_SHOWN_PROMPTS]) + more)
     view.add_row("pairs unchanged", str(shape["pairs"]["num_unchanged"]), "")
     return view
+
+
+def _unless_unmeasured(metrics: Json) -> Json:
+    """The differing figures; one line for all where an attempt was never evaluated."""
+    for side in (0, 1):
+        if len(metrics) > 1 and all(values[side] == "unset" for values in metrics.values()):
+            told = ["none", "none"]
+            told[1 - side] = f"{len(metrics)} figures"
+            return {"*": told}
+    return metrics
 
 
 def _attempt(store: RunStore, attempt_id: str) -> AttemptDir:

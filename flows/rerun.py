@@ -22,7 +22,7 @@ from flows.config import Recipe, overridden
 from flows.context import code_version, open_attempt, open_iteration, refuse_other_release
 from flows.forms import IterationRequest
 from flows.home import open_store
-from flows.iteration import STAGES, stages_of
+from flows.iteration import BASE_STAGES, STAGES, stages_of
 from flows.work import engines_closed_at_end
 from storage.attempt import AttemptDir, IterationId, parse_iteration_id
 from storage.manifest import IterationManifest, StageRecord, damaged_files
@@ -87,7 +87,7 @@ def _requested_stages(request: IterationRequest, iteration: int) -> list[str]:
         raise ConfigError(
             f"{request.iteration_id}: no stage lies between {request.from_stage or 'the first'} "
             f"and {request.until_stage or 'the last'}. Their order is {', '.join(STAGES)}; "
-            "iteration 0 has evaluate alone."
+            f"iteration 0 has {' and '.join(BASE_STAGES)} alone."
         )
     return stages
 
@@ -123,7 +123,7 @@ def _rerun_attempt(store: RunStore, asked: IterationId, request: IterationReques
     if attempt is None:
         attempt = store.new_attempt(asked.run_id, asked.iteration, **fields)
         logger.info("%s: a new attempt, doing %s over", attempt.id, origin.id)
-    else:
+    elif any(record.stage not in taken for record in attempt.manifest.read().stages):
         logger.info("%s: going on with the unfinished rerun of %s", attempt.id, origin.id)
     _take_over(origin, attempt, records)
     if asked.iteration == 0 or "train" in taken:

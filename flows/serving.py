@@ -10,20 +10,25 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from flows.forms import RunRequest
+from flows.home import open_store
+from flows.launch import recipe_of
 from flows.report_server import REPORT_URL, serve_reports
+from flows.schedules import cron_schedule
 from flows.server import stop, wait_until_healthy
 
 
 def serve(port: int, cron: str | None, request: RunRequest) -> None:
-    """Serve until stopped. `cron` starts `request` regularly, e.g. "0 1 * * *".
+    """Serve until stopped. `cron` starts `request` regularly, UTC, e.g. "0 1 * * *".
 
-    The reports of the home are served on the port after `port`. EnvironmentFault where a server
-    does not start.
+    The reports of the home are served on the port after `port`. ConfigError before anything
+    starts where the request or `cron` cannot work; EnvironmentFault where a server does not start.
     """
+    _check(request, cron)
     home = request.home_path.absolute()
     os.environ["CSR_HOME"] = str(home)  # what an empty home in a form means, and the reports'
     with _reports(home, port + 1), _server(port):
@@ -47,6 +52,14 @@ def serve(port: int, cron: str | None, request: RunRequest) -> None:
             served(csr_evaluate, "csr-evaluate"),
             limit=1,
         )
+
+
+def _check(request: RunRequest, cron: str | None) -> None:
+    """What would else be found at night, by the first scheduled run."""
+    _, run_id = recipe_of(request.dated(datetime.now(UTC)))
+    open_store(request.home_path).run_path(run_id)
+    if cron is not None:
+        cron_schedule(cron)
 
 
 @contextmanager

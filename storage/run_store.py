@@ -175,9 +175,10 @@ class RunStore:
         number = self.current_attempt(run_id, iteration) if attempt is None else attempt
         if number is None or number not in known:
             asked = IterationId(run_id, iteration, attempt)
+            attempts = f", and this one the attempts {known}" if known else ""
             raise DataError(
-                f"there is no {asked}. The run has the iterations {self.iterations(run_id)}, and "
-                f"this one the attempts {known}."
+                f"there is no {asked}. The run has the iterations {self.iterations(run_id)}"
+                f"{attempts}."
             )
         return self._attempt_dir(run_id, iteration, number)
 

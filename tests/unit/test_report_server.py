@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from csr.errors import EnvironmentFault
+from csr.errors import ConfigError, EnvironmentFault
 from flows import serving
 from flows.forms import RunRequest
 from flows.report import CONTENT_SECURITY_POLICY
 from flows.report_server import find_report, serve_reports
 from tests.prefect_service import free_port
+from tests.scripted_run import Csr, write_recipe
 
 PAGE = "<!doctype html><p>ä</p>"
 OTHER_PATHS = (
@@ -127,13 +128,13 @@ def test_a_taken_port_is_the_users_mistake(home: Path, port: int) -> None:
 
 @pytest.mark.parametrize("own", [None, "https://reports.example"])
 def test_csr_serve_tells_its_flows_where_home_and_reports_are(
-    home: Path, monkeypatch: pytest.MonkeyPatch, own: str | None
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None
 ) -> None:
     monkeypatch.setattr(os, "environ", os.environ | {"PREFECT_API_URL": "http://127.0.0.1:1/api"})
     monkeypatch.delenv("CSR_REPORT_URL", raising=False)
     if own is not None:
         monkeypatch.setenv("CSR_REPORT_URL", own)
-    reports_port = free_port()
+    reports_port, recipe = free_port(), str(write_recipe(tmp_path / "data"))
     seen = {}
 
     def look() -> None:
@@ -142,8 +143,31 @@ def test_csr_serve_tells_its_flows_where_home_and_reports_are(
 
     monkeypatch.setattr("flows.slots.ensure_engine_limit", look)
     with pytest.raises(InterruptedError):
-        serving.serve(reports_port - 1, None, RunRequest(home=str(home), recipe="r.yaml"))
+        serving.serve(reports_port - 1, None, RunRequest(home=str(home), recipe=recipe))
     assert seen == {
         "CSR_HOME": str(home),
         "CSR_REPORT_URL": own or f"http://127.0.0.1:{reports_port}",
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--recipe", "nowhere.yaml"), "There is no recipe at"),
+        (("--set", "trainer.nothing=1"), "trainer.nothing: unknown setting"),
+        (("--run-id", "a/{date}"), "cannot name a run"),
+    ],
+)
+def test_csr_serve_refuses_what_the_first_night_would(
+    csr: Csr, tmp_path: Path, options: tuple[str, str], message: str
+) -> None:
+    answer = csr("serve", *options, "--home", tmp_path / "home")
+    assert answer.status == 2
+    assert message in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_csr_serve_refuses_what_is_no_cron_expression(tmp_path: Path) -> None:
+    request = RunRequest(home=str(tmp_path / "home"), recipe=str(write_recipe(tmp_path / "data")))
+    with pytest.raises(ConfigError, match="'every night' is no cron expression"):
+        serving.serve(free_port(), "every night", request)

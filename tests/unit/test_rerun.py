@@ -1,6 +1,7 @@
 """Doing an iteration over, choosing which attempt counts, and seeing what differs."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,14 @@ def test_a_rerun_makes_the_same_beside_the_first(csr: Csr, home: Path) -> None:
     assert difference["policy_equal"]
     assert all(facts["equal"] for facts in difference["tables"].values())
     assert difference["pairs"]["num_unchanged"] == first["counts"]["pairs"]
+
+
+def test_a_difference_from_pairs_alone_is_told_in_few_lines(csr: Csr, home: Path) -> None:
+    ask(csr, home, "rerun", f"{RUN}/01", "--from", "pair", "--until", "pair")
+    told = csr("diff", f"{RUN}/01.1", f"{RUN}/01.2", "--home", home).out
+    assert re.search(r"metrics\.\* +│ \d+ figures +│ none", told)
+    assert re.search(r"policy: differ +│ [0-9a-f]{16} +│ None", told)
+    assert "unset" not in told
 
 
 def test_an_override_differs_only_where_it_should(csr: Csr, home: Path) -> None:
