@@ -71,7 +71,7 @@ class Service:
         answer: Json = self.ask(f"/flow_runs/{flow_run_id}", method="GET")
         return answer
 
-    def wait(self, flow_run_id: str, *states: str, seconds: float = 180) -> Json:
+    def wait(self, flow_run_id: str, *states: str, seconds: float = 360) -> Json:
         """The flow run once it is in one of these state types; a failure tells its logs."""
 
         def reached() -> Json | None:
