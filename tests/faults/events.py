@@ -159,6 +159,8 @@ class Watch:
 
     def _refuse(self, name: str, path: str) -> None:
         kind, _, _ = name.partition(" ")
+        if kind == "shutil.rmtree":
+            return  # said before it begins, where nothing can be caught; what it removes is refused
         read_only = self._fault.kind == "read_only"
         if not read_only and kind not in TAKES_SPACE:
             return
