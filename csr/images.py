@@ -17,6 +17,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from csr.corruptions import corrupted
 from csr.errors import DataError, shown
 from csr.types import ImageRef
 
@@ -77,14 +78,14 @@ def load_bytes(ref: ImageRef) -> bytes:
 def load_image(ref: ImageRef) -> Image.Image:
     """The image as 8-bit RGB, upright (EXIF orientation applied), verified by hash.
 
-    DataError as in `image_ref` and `load_bytes`.
+    Corrupted where the reference says so. DataError as in `image_ref` and `load_bytes`.
     """
-    if ref.corruption is not None:
-        raise DataError(
-            f"image {ref.uri} asks for the corruption {ref.corruption!r}, which decoding does not "
-            "know. Load the clean image and apply the corruption where it is defined."
-        )
-    return decode_image(load_bytes(ref), _told(ref.uri))
+    return as_referred(decode_image(load_bytes(ref), _told(ref.uri)), ref)
+
+
+def as_referred(image: Image.Image, ref: ImageRef) -> Image.Image:
+    """The decoded image with the corruption that its reference names. ConfigError for no such."""
+    return image if ref.corruption is None else corrupted(image, ref.corruption, ref.sha256)
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:

@@ -55,7 +55,7 @@ class ImageRef:
     sha256: str
     """Hex digest of the file's bytes; the identity of the image."""
     corruption: str | None = None
-    """Name of the corruption applied after decoding; None is the clean image."""
+    """A name of `csr.corruptions`, applied after decoding; None is the clean image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

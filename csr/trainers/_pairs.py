@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from csr.errors import DataError
 from csr.files import file_sha256
-from csr.images import decode_image, load_image
+from csr.images import as_referred, decode_image, load_image
 from csr.types import ImageRef
 
 if TYPE_CHECKING:
@@ -71,12 +71,7 @@ def pair_image(pair: TrainingPair) -> Image:
             f"The image embedded in pair {pair.pair_id} does not have the hash that the table "
             "names. The pairs table is damaged: make the pairs again."
         )
-    if pair.image.corruption is not None:
-        raise DataError(
-            f"Pair {pair.pair_id} asks for the corruption {pair.image.corruption!r} of an embedded "
-            "image. Store the pairs without embedded images."
-        )
-    return decode_image(pair.image_bytes, pair.image.uri)
+    return as_referred(decode_image(pair.image_bytes, pair.image.uri), pair.image)
 
 
 def _files(path: Path) -> list[Path]:

@@ -231,12 +231,3 @@ def test_a_file_that_changed_is_noticed(tmp_path):
     path.unlink()
     with pytest.raises(DataError, match="does not exist"):
         load_image(ref)
-
-
-def test_an_unknown_corruption_is_never_ignored(tmp_path):
-    path = tmp_path / "a.png"
-    path.write_bytes(encoded(Image.new("RGB", (4, 4), RED), "PNG"))
-    clean = image_ref(path)
-    noisy = ImageRef(uri=clean.uri, sha256=clean.sha256, corruption="noise")
-    with pytest.raises(DataError, match="'noise'"):
-        load_image(noisy)
