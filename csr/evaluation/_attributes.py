@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from csr.evaluation._synonyms import SynonymTable
+from csr.vocabulary import SynonymTable
 
 SceneObject = Mapping[str, str]
 """`{"name": "circle", "colour": "red", "position": "top left"}`, canonical names."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from csr.evaluation._synonyms import SynonymTable
 from csr.evaluation._uncertainty import binomial_se, bootstrap_ratio_se
+from csr.vocabulary import SynonymTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

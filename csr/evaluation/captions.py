@@ -5,7 +5,7 @@ The same greedy captions serve all of these, so they are sampled once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,11 @@ from csr.errors import DataError, shown
 from csr.evaluation._attributes import SceneObject, attribute_metrics, judge_sentence
 from csr.evaluation._chair import chair_metrics, count_objects
 from csr.evaluation._diversity import diversity_metrics
-from csr.evaluation._records import build_prompts, read_records, read_vocabulary
-from csr.evaluation._synonyms import SynonymTable
+from csr.evaluation._records import build_prompts, read_records
 from csr.records import Record
 from csr.steps import split_steps, step_end
 from csr.types import FinishReason, GeneratedResponse, Prompt
+from csr.vocabulary import Vocabulary, read_vocabulary
 
 
 class Config(ComponentConfig):
@@ -50,14 +50,6 @@ class Config(ComponentConfig):
 def build(config: Config) -> CaptionBenchmark:
     """The benchmark. Files are read when its prompts are asked for."""
     return CaptionBenchmark(config)
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The wordings of objects, and of the values of each attribute."""
-
-    objects: SynonymTable
-    attributes: Mapping[str, SynonymTable]
 
 
 @dataclass
@@ -105,9 +97,7 @@ class CaptionBenchmark:
     def _vocabulary(self) -> Vocabulary | None:
         if self.config.vocabulary is None:
             return None
-        objects, attributes = read_vocabulary(Path(self.config.vocabulary))
-        tables = {name: SynonymTable(values) for name, values in attributes.items()}
-        return Vocabulary(SynonymTable(objects), tables)
+        return read_vocabulary(Path(self.config.vocabulary))
 
     @cached_property
     def _records(self) -> list[Record]:

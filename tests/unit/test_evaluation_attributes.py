@@ -1,7 +1,7 @@
 import pytest
 
 from csr.evaluation._attributes import SentenceVerdict, attribute_metrics, judge_sentence
-from csr.evaluation._synonyms import SynonymTable
+from csr.vocabulary import SynonymTable
 
 OBJECTS = SynonymTable({"circle": ["circle"], "square": ["square", "squares"]})
 ATTRIBUTES = {

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from csr.errors import DataError
-from csr.evaluation._records import read_records, read_vocabulary
+from csr.evaluation._records import read_records
 from csr.evaluation.captions import Config, build, scored_sentences
 from csr.types import FinishReason, GeneratedResponse
+from csr.vocabulary import read_vocabulary
 
 VOCABULARY: dict[str, Any] = {
     "objects": {"circle": ["circle", "circles"], "square": ["square"]},

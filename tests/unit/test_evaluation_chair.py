@@ -3,7 +3,7 @@ import math
 import pytest
 
 from csr.evaluation._chair import CaptionObjects, chair_metrics, count_objects
-from csr.evaluation._synonyms import SynonymTable
+from csr.vocabulary import SynonymTable
 
 OBJECTS = SynonymTable(
     {
