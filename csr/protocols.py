@@ -86,6 +86,12 @@ class Sampler(Protocol):
     ) -> list[tuple[float, ...]]:
         """Raw log-probability of each given response token, in nats, one tuple a prompt."""
 
+    def encode(self, prompt: Prompt, response: str) -> tuple[int, ...]:
+        """The token ids of a text as a whole response to `prompt`, the end token included.
+
+        DataError where no response could say it.
+        """
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text without special tokens, and without a last letter that is not complete.
 
@@ -119,24 +125,33 @@ class StepScorer(Protocol):
         """One score for each candidate of each group, in order, in one batched pass."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTools:
+    """What a source may use."""
+
+    policy: PolicyRef
+    """Who speaks; already loaded in `sampler`."""
+    sampler: Sampler
+    scorer: StepScorer | None
+    """None where the source's `step_settings` are."""
+    similarity: Similarity | None
+    seed: int
+    progress: Progress
+    """Counts prompts."""
+
+
 class PreferenceSource(Protocol):
     """One paper's way to make preference pairs: `generate` is slow, `pair` pure and instant."""
 
     @property
-    def step_settings(self) -> StepSettings:
-        """How `generate` samples steps; statistics of the policy's captions are taken alike."""
+    def step_settings(self) -> StepSettings | None:
+        """How `generate` samples the steps that are rewarded; the statistics of the policy's own
+        captions are taken alike. None where no step is: then there is no scorer either, and
+        rewards are the source's own.
+        """
 
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        policy: PolicyRef,
-        sampler: Sampler,
-        scorer: StepScorer,
-        seed: int,
-        progress: Progress,
-    ) -> list[ResponseTree]:
-        """One tree for each prompt, in prompt order."""
+    def generate(self, prompts: Sequence[Prompt], tools: SourceTools) -> list[ResponseTree]:
+        """One tree for each prompt, in prompt order, whatever else is asked beside it."""
 
     def pair(self, trees: Sequence[ResponseTree]) -> PairingResult:
         """Preference pairs from stored trees. No engine, no clock, no randomness."""

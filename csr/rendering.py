@@ -54,31 +54,8 @@ def render_prompt(processor: Any, text: str) -> str:
 
     ModelError without a chat template; DataError where `text` holds an image marker.
     """
-    for marker in _markers(processor):
-        if marker in text:
-            raise DataError(
-                f"The prompt {_shortened(text)!r} contains {marker!r}, which stands for an image "
-                "in this model. Remove it: the image is placed by the model's chat template."
-            )
-    if not getattr(processor, "chat_template", None):
-        raise ModelError(
-            f"{_name(processor)} has no chat template, so a prompt cannot be written the way the "
-            "model learned it. Add its chat_template.jinja to the directory."
-        )
-    content = [{"type": "image"}, {"type": "text", "text": text}]
-    turn = [{"role": "user", "content": content}]
-    # `processor_kwargs` change nothing without tokenising; some processors warn when it is empty.
-    quiet = {"padding": False}
-    try:
-        rendered = processor.apply_chat_template(
-            turn, add_generation_prompt=True, tokenize=False, processor_kwargs=quiet
-        )
-    except TemplateError as error:
-        raise ModelError(
-            f"The chat template of {_name(processor)} fails ({type(error).__name__}: {error}). "
-            "Mend its chat_template.jinja."
-        ) from error
-    return str(rendered)
+    _refuse_markers(_markers(processor), text, "prompt")
+    return _rendered(processor, [_user_turn(text)], add_generation_prompt=True)
 
 
 def prompt_token_ids(processor: Any, text: str) -> list[int]:
@@ -121,6 +98,34 @@ def expanded_inputs(
     return {name: batch[name] for name in batch if name != "attention_mask"}
 
 
+def response_token_ids(processor: Any, text: str, response: str) -> list[int]:
+    """The token ids of `response` as an answer to the prompt `text`, its end token included.
+
+    The chat template decides what stands before it, such as a space; where the template writes no
+    end token, as LLaVA-1.5's does not, one is added. DataError where the response holds an image
+    marker or the end token; ModelError where the template writes answers behind other prompts
+    than the one that is sampled from.
+    """
+    tokenizer = processor.tokenizer
+    _refuse_markers([*_markers(processor), tokenizer.eos_token], response, "response")
+    prompt = render_prompt(processor, text)
+    answer = {"role": "assistant", "content": [{"type": "text", "text": response}]}
+    whole = _rendered(processor, [_user_turn(text), answer], add_generation_prompt=False)
+    said = whole.removeprefix(prompt).partition(tokenizer.eos_token)[0].rstrip()
+    add_special = adds_special_tokens(processor, prompt)
+    before, all_ids = (
+        list(tokenizer(each, add_special_tokens=add_special)["input_ids"])
+        for each in (prompt, prompt + said)
+    )
+    if not whole.startswith(prompt) or all_ids[: len(before)] != before:
+        raise ModelError(
+            f"The chat template of {_name(processor)} does not write an answer behind the prompt "
+            "that it writes for sampling, so references cannot be used with it. Mend its "
+            "chat_template.jinja."
+        )
+    return [*all_ids[len(before) :], tokenizer.eos_token_id]
+
+
 def adds_special_tokens(processor: Any, rendered: str) -> bool:
     """Whether the tokenizer must add its BOS: not where the template already wrote it."""
     bos = processor.tokenizer.bos_token
@@ -145,6 +150,42 @@ def media_token_ids(processor: Any) -> tuple[int, ...]:
     others = [getattr(processor, f"{kind}_token_id", None) for kind in ("video", "audio")]
     known = len(processor.tokenizer)
     return (image_token_id(processor), *(int(i) for i in others if i is not None and i < known))
+
+
+def _user_turn(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+
+
+def _rendered(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
+    if not getattr(processor, "chat_template", None):
+        raise ModelError(
+            f"{_name(processor)} has no chat template, so a prompt cannot be written the way the "
+            "model learned it. Add its chat_template.jinja to the directory."
+        )
+    # `processor_kwargs` change nothing without tokenising; some processors warn when it is empty.
+    quiet = {"padding": False}
+    try:
+        rendered = processor.apply_chat_template(
+            turns,
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+            processor_kwargs=quiet,
+        )
+    except TemplateError as error:
+        raise ModelError(
+            f"The chat template of {_name(processor)} fails ({type(error).__name__}: {error}). "
+            "Mend its chat_template.jinja."
+        ) from error
+    return str(rendered)
+
+
+def _refuse_markers(markers: Sequence[str], text: str, what: str) -> None:
+    for marker in markers:
+        if marker in text:
+            raise DataError(
+                f"The {what} {_shortened(text)!r} contains {marker!r}, which stands for an image "
+                "or the end in this model. Remove it: the model's chat template places it."
+            )
 
 
 def _markers(processor: Any) -> list[str]:

@@ -96,10 +96,19 @@ def _check_model(recipe: Recipe, model: Path) -> None:
         check(model)
 
 
-def _prompt_check(recipe: Recipe, model: Path) -> PromptCheck | None:
-    """Without this, a prompt that the sampler refuses would be found after hours."""
-    make = getattr(recipe.sampler.module, "check_prompts", None)
-    return None if make is None else make(model, recipe.sampler.settings)
+def _prompt_check(recipe: Recipe, model: Path) -> PromptCheck:
+    """What sampler and source refuse; without this, it would be found after hours."""
+    checks: list[PromptCheck] = []
+    if make := getattr(recipe.sampler.module, "check_prompts", None):
+        checks.append(make(model, recipe.sampler.settings))
+    if make := getattr(recipe.source.module, "check_prompts", None):
+        checks.append(make(recipe.source.settings))
+
+    def check(prompt: Prompt, image_size: tuple[int, int]) -> None:
+        for each in checks:
+            each(prompt, image_size)
+
+    return check
 
 
 def _check_similarity(recipe: Recipe) -> None:

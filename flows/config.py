@@ -122,7 +122,8 @@ class Recipe(ComponentConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
-        if self.similarity is None and self.reward.image_weight > 0:
+        rewarded = self.source.build().step_settings is not None
+        if rewarded and self.similarity is None and self.reward.image_weight > 0:
             raise ValueError(
                 f"reward.image_weight is {self.reward.image_weight}, but there is no `similarity` "
                 "to compare image and text. Name one, or set reward.image_weight to 0."

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from csr.errors import ConfigError, DataError
-from csr.protocols import PreferenceSource, Similarity, StepSettings
+from csr.protocols import PreferenceSource, Similarity, SourceTools
 from csr.types import PairingResult, Prompt, ResponseTree, SkipReason
 from csr.waves import in_waves
 from flows.context import IterationContext, StageOutcome, run_stage
@@ -32,14 +32,14 @@ from storage.trees import trees_from_table, trees_to_table
 def measure(context: IterationContext, *, num_waves: int = 1) -> StageRecord | None:
     """How the current policy's own captions look: what the centred calibration needs.
 
-    None where the recipe's calibration needs no such statistics. Here as below, more waves take
+    None where nothing needs such statistics. Here as below, more waves take
     less memory and more time, and change no result.
     """
     recipe = context.recipe
-    if recipe.reward.calibration != "centred":
+    settings = _source(context).step_settings
+    if settings is None or recipe.reward.calibration != "centred":
         return None
     prompts = context.prompts[: recipe.num_statistics_prompts]
-    settings: StepSettings = _source(context).step_settings
 
     def work() -> StageOutcome:
         with stage_progress(f"{context.attempt.id} measure") as progress:
@@ -74,27 +74,30 @@ def sample(context: IterationContext, shard: int, *, num_waves: int = 1) -> Stag
     """Search a shard's response trees and store every node."""
     recipe = context.recipe
     prompts = context.shard(shard)
-    statistics = _read_statistics(context)
+    rewarded = _source(context).step_settings is not None
+    statistics = _read_statistics(context) if rewarded else None
 
     def work() -> StageOutcome:
         engines = context.engines
         similarity = engines.similarity()
+        scorer = calibrated.build(recipe.reward, similarity, statistics) if rewarded else None
         label = f"{context.attempt.id} sample {shard + 1}/{context.num_shards}"
         trees: list[ResponseTree] = []
         with stage_progress(label) as progress:
             for wave, shown in in_waves(prompts, num_waves, progress):
-                trees += _source(context).generate(
-                    wave,
+                tools = SourceTools(
                     policy=context.policy,
                     sampler=engines.sampler(context.policy),
-                    scorer=calibrated.build(recipe.reward, similarity, statistics),
+                    scorer=scorer,
+                    similarity=similarity,
                     seed=context.seed,
                     progress=shown,
                 )
+                trees += _source(context).generate(wave, tools)
         path = shard_path(context.attempt.nodes, shard)
         write_table(path, trees_to_table(trees, iteration=context.attempt.id.iteration))
         skipped = sum_counts(tree.skipped for tree in trees)
-        if n := _num_truncated(similarity, trees):
+        if n := _num_truncated(similarity if rewarded else None, trees):
             skipped[SkipReason.TRUNCATED_SIMILARITY_TEXT.value] = n
         return StageOutcome(files=(path,), skipped=skipped, metrics=tree_figures(trees))
 
@@ -102,7 +105,7 @@ def sample(context: IterationContext, shard: int, *, num_waves: int = 1) -> Stag
         **_engine_inputs(context),
         "source": component_inputs(recipe.source),
         "prompts": prompt_inputs(prompts),
-        "reward": recipe.reward.model_dump(mode="json"),
+        "reward": recipe.reward.model_dump(mode="json") if rewarded else None,
         "statistics": statistics.model_dump(mode="json") if statistics else None,
     }
     return run_stage(context, "sample", inputs, work, shard)
@@ -115,8 +118,8 @@ def pair(context: IterationContext) -> StageRecord:
     """
     attempt, iteration = context.attempt, context.attempt.id.iteration
     policy, origin = context.policy.name, context.recipe.source.name
-    taken_over = context.from_stage == "pair"
-    rewarding = context.recipe.reward.model_dump(mode="json") if taken_over else None
+    anew = context.from_stage == "pair" and _source(context).step_settings is not None
+    rewarding = context.recipe.reward.model_dump(mode="json") if anew else None
 
     def work() -> StageOutcome:
         table = read_table(attempt.nodes, "nodes")

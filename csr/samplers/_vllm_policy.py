@@ -97,6 +97,10 @@ class ServedPolicy:
         """Ids of image and video markers."""
         return rendering.media_token_ids(self._processor)
 
+    def encode(self, prompt: Prompt, response: str) -> tuple[int, ...]:
+        """See `Sampler.encode`."""
+        return tuple(rendering.response_token_ids(self._processor, prompt.text, response))
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""
         return decoded(self._processor, token_ids)

@@ -109,6 +109,10 @@ class ScriptedSampler:
             for prompt, ids in zip(prompts, token_ids, strict=True)
         ]
 
+    def encode(self, prompt: Prompt, response: str) -> tuple[int, ...]:
+        """See `Sampler.encode`."""
+        return (*encode(response), EOS_ID)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""
         return decode(token_ids)

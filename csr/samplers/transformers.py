@@ -155,6 +155,11 @@ class TransformersSampler:
                 scores += batches.score(self._policy, prompts[batch], token_ids[batch])
         return scores
 
+    def encode(self, prompt: Prompt, response: str) -> tuple[int, ...]:
+        """See `Sampler.encode`."""
+        ids = rendering.response_token_ids(self._policy.processor, prompt.text, response)
+        return tuple(ids)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""
         return self._policy.decode(token_ids)

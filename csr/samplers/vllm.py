@@ -195,6 +195,10 @@ class VllmSampler:
             scores.append(values)
         return scores
 
+    def encode(self, prompt: Prompt, response: str) -> tuple[int, ...]:
+        """See `Sampler.encode`."""
+        return self._policy.encode(prompt, response)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""
         return self._policy.decode(token_ids)

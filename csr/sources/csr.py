@@ -21,14 +21,12 @@ from csr.pairing import PairChoice, PairingSettings, ResponseReward, pair_trees
 from csr.protocols import (
     Diversity,
     PreferenceSource,
-    Progress,
-    Sampler,
+    SourceTools,
     StepRule,
-    StepScorer,
     StepSettings,
 )
 from csr.search import PathScore, PruneBy, SearchSettings, search
-from csr.types import PairingResult, PolicyRef, Prompt, ResponseTree
+from csr.types import PairingResult, Prompt, ResponseTree
 
 Preset = Literal["default", "paper", "released"]
 
@@ -204,26 +202,18 @@ class CSRSource:
         """How `generate` samples steps."""
         return self.search_settings.steps
 
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        policy: PolicyRef,
-        sampler: Sampler,
-        scorer: StepScorer,
-        seed: int,
-        progress: Progress,
-    ) -> list[ResponseTree]:
-        """One tree for each prompt, in prompt order; the sampler already speaks for `policy`."""
+    def generate(self, prompts: Sequence[Prompt], tools: SourceTools) -> list[ResponseTree]:
+        """One tree for each prompt, in prompt order."""
+        assert tools.scorer is not None, "there are step settings"
         return search(
             prompts,
-            sampler=sampler,
-            scorer=scorer,
+            sampler=tools.sampler,
+            scorer=tools.scorer,
             settings=self.search_settings,
-            seed=seed,
-            policy_name=policy.name,
+            seed=tools.seed,
+            policy_name=tools.policy.name,
             origin="csr",
-            progress=progress,
+            progress=tools.progress,
         )
 
     def pair(self, trees: Sequence[ResponseTree]) -> PairingResult:

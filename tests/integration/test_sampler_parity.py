@@ -234,6 +234,18 @@ def test_a_step_that_stopped_at_no_end_is_continued(
     assert any(c.text == "." and c.finish_reason == "step" for c in group)
 
 
+def test_a_given_text_is_the_same_tokens_for_both(
+    speaking: dict[str, Any], prompts: list[Prompt]
+) -> None:
+    text = "A red circle is at the top left."
+    ids, again = (speaking[name].encode(prompts[0], text) for name in BACKENDS)
+    assert ids == again
+    for name in BACKENDS:
+        assert speaking[name].decode(ids).strip() == text
+        [logprobs] = speaking[name].score([prompts[0]], [ids])
+        assert len(logprobs) == len(ids)
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 def test_limits_cut_steps_responses_and_context(
     name: str, speaking: dict[str, Any], prompts: list[Prompt]

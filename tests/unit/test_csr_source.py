@@ -1,10 +1,11 @@
 import random
 from statistics import mean
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from csr.protocols import StepSettings
+from csr.protocols import SourceTools, StepSettings
 from csr.samplers import scripted
 from csr.sources.csr import (
     PRESETS,
@@ -146,17 +147,24 @@ def run(config: Config, reward: FunctionScorer, num_prompts: int) -> PairingResu
     return run_with(config, sampler, reward, num_prompts)[1]
 
 
+def tools(sampler: Any, scorer: FunctionScorer, seed: int) -> SourceTools:
+    return SourceTools(
+        policy=POLICY,
+        sampler=sampler,
+        scorer=scorer,
+        similarity=None,
+        seed=seed,
+        progress=no_progress,
+    )
+
+
 def run_with(
     config: Config, sampler: object, scorer: FunctionScorer, num_prompts: int
 ) -> tuple[list[ResponseTree], PairingResult]:
     source = build(config)
     trees = source.generate(
         [make_prompt(f"p{index}") for index in range(num_prompts)],
-        policy=POLICY,
-        sampler=sampler,  # type: ignore[arg-type]
-        scorer=scorer,
-        seed=3,
-        progress=no_progress,
+        tools(sampler, scorer, seed=3),
     )
     return trees, source.pair(trees)
 
@@ -242,14 +250,8 @@ def test_the_default_rule_teaches_neither():
 
 def test_prompts_are_named_as_given():
     prompt: Prompt = make_prompt("a/b#c")
-    trees = build(Config()).generate(
-        [prompt],
-        policy=POLICY,
-        sampler=SpeakingSampler(up_to_eight_sentences),
-        scorer=FunctionScorer(by_text),
-        seed=0,
-        progress=no_progress,
-    )
+    with_tools = tools(SpeakingSampler(up_to_eight_sentences), FunctionScorer(by_text), seed=0)
+    trees = build(Config()).generate([prompt], with_tools)
     deepest = max(trees[0].nodes, key=lambda node: node.depth)
     assert [node.depth for node in trees[0].path(deepest.node_id)] == list(
         range(1, deepest.depth + 1)

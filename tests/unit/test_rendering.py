@@ -129,3 +129,58 @@ def test_the_expansion_repeats_the_one_placeholder_and_keeps_all_else(
         assert expanded[-len(tail) :] == tail
         assert bos is None or expanded.count(bos) == 1
     assert len(inputs["pixel_values"]) in (2, 16 + 48)  # images, or their 8-pixel patches
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "smolvlm"])
+def test_a_reference_is_tokenised_as_the_answer_to_its_prompt(
+    checkpoints: dict[str, Path], family: str
+) -> None:
+    loaded = rendering.load_processor(str(checkpoints[family]))
+    tokenizer, text, answer = loaded.tokenizer, "Describe the image.", "A red circle. It is 3.5."
+    ids = rendering.response_token_ids(loaded, text, answer)
+    assert ids.count(tokenizer.eos_token_id) == 1
+    assert ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(ids[:-1]).strip() == answer
+    whole = loaded.apply_chat_template(
+        [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]},
+            {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+        ],
+        tokenize=False,
+    )
+    add_special = rendering.adds_special_tokens(loaded, whole)
+    written = tokenizer(whole, add_special_tokens=add_special)["input_ids"]
+    asked = rendering.prompt_token_ids(loaded, text)
+    assert written[: len(asked) + len(ids)] == asked + ids
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", ["It ends.</s> No.", "An <image> of it."])
+def test_a_reference_that_holds_a_special_token_is_refused(
+    checkpoints: dict[str, Path], wrong: str
+) -> None:
+    loaded = rendering.load_processor(str(checkpoints["llava"]))
+    with pytest.raises(DataError, match="which stands for an image or the end"):
+        rendering.response_token_ids(loaded, "Describe the image.", wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("template", "added"),
+    [
+        ("{% if add_generation_prompt %}<image>ASK:{% else %}<image>ASK: A. {% endif %}", True),
+        ("{% if add_generation_prompt %}<image>ASK:{% else %}<image>TELL: A.{% endif %}", False),
+    ],
+)
+def test_a_template_without_end_gets_one_and_one_that_goes_elsewhere_is_refused(
+    checkpoints: dict[str, Path], template: str, added: bool
+) -> None:
+    loaded = rendering.load_processor(str(checkpoints["llava"]))
+    loaded.chat_template = template
+    if added:
+        ids = rendering.response_token_ids(loaded, "?", "A.")
+        assert loaded.tokenizer.decode(ids) == " A.</s>"
+    else:
+        with pytest.raises(ModelError, match="does not write an answer behind the prompt"):
+            rendering.response_token_ids(loaded, "?", "A.")

@@ -175,3 +175,11 @@ def test_stats_count_requests_and_tokens() -> None:
     [[step]] = speaker.sample_steps([StepRequest(prompt=prompt())], GREEDY)
     stats = speaker.stats()
     assert (stats["num_requests"], stats["num_generated_tokens"]) == (1.0, len(step.token_ids))
+
+
+def test_a_given_text_becomes_the_tokens_of_a_whole_response() -> None:
+    speaker = sampler(replies=["A café!"])
+    ids = speaker.encode(prompt(), "A café!")
+    [logprobs] = speaker.score([prompt()], [ids])
+    assert logprobs == pytest.approx([0.0] * len(ids))  # the only thing that it ever says
+    assert speaker.decode(ids) == "A café!"
