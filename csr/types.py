@@ -31,8 +31,10 @@ class SkipReason(StrEnum):
     DUPLICATE_ID = "duplicate_id"
     UNREADABLE_IMAGE = "unreadable_image"
     PROMPT_TOO_LONG = "prompt_too_long"
+    MISSING_REFERENCE = "missing_reference"
 
     DUPLICATE_SIBLING = "duplicate_sibling"
+    UNREFUTED_REWRITE = "unrefuted_rewrite"
     TRUNCATED_SIMILARITY_TEXT = "truncated_similarity_text"
     FILTERED_TEXT = "filtered_text"
     TOO_FEW_RESPONSES = "too_few_responses"
