@@ -50,9 +50,9 @@ def install(prompt_id: str, how: str, times: int, journal: Path) -> None:
             act(how)
         return sample_steps(self, requests, settings)
 
-    def noted(self: Any, prompts: Any, **settings: Any) -> Any:
+    def noted(self: Any, prompts: Any, tools: Any) -> Any:
         write(journal, f"search {len(prompts)}")
-        return generate(self, prompts, **settings)
+        return generate(self, prompts, tools)
 
     ScriptedSampler.sample_steps = faulty  # type: ignore[method-assign]
     CSRSource.generate = noted  # type: ignore[method-assign]
