@@ -30,9 +30,13 @@ ResponseReward = Literal["sum", "mean", "sum_over_depth_plus_one"]
 """How the steps' rewards become the response's. `sum_over_depth_plus_one` is the released
 code's, whose path list counts the prompt as a node."""
 
-PairChoice = Literal["extremes", "random"]
-"""`extremes`: the best response against the worst. `random`, the control: two responses drawn
-blindly, for the prompts that have a pair of extremes."""
+PairChoice = Literal["extremes", "siblings", "extremes_and_siblings", "random"]
+"""`extremes`: the best response against the worst.
+`siblings`: along the best response, the best next sentence against the worst that was sampled
+behind the same prefix (the form of SENTINEL's pairs, arXiv:2507.12455). The prefix is said by both
+sides, so in a loss of summed log-probabilities it cancels, and no difference in length is left but
+the sentences' own.
+`random`, the control: two responses drawn blindly, for the prompts that have a pair of extremes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,10 @@ class PairingSettings:
 
 
 def pair_trees(trees: Sequence[ResponseTree], settings: PairingSettings) -> PairingResult:
-    """At most one pair for each tree, in tree order, and every complete response.
+    """The pairs of each tree, in tree order, and every complete response.
+
+    One pair a tree at most, unless siblings are paired: then one for each sentence of its best
+    response.
 
     The margin quantile is taken over the pairs of this call that pass the other filters.
     NumericalError names the node whose stored reward is not finite.
@@ -63,19 +70,19 @@ def pair_trees(trees: Sequence[ResponseTree], settings: PairingSettings) -> Pair
     for tree in trees:
         complete = complete_responses(tree, settings)
         responses.extend(response for response, _ in complete)
-        outcome = _pair(tree, complete, settings)
-        if isinstance(outcome, PreferencePair):
-            drawn.append(outcome)
-        else:
-            skipped[outcome.value] += 1
+        pairs, reason = _pairs(tree, complete, settings)
+        drawn += pairs
+        if not pairs:
+            skipped[reason.value] += 1
     threshold = quantile([pair.margin for pair in drawn], settings.min_margin_quantile)
     kept = [pair for pair in drawn if pair.margin >= threshold]
-    if len(kept) < len(drawn):
-        skipped[SkipReason.SMALL_MARGIN.value] += len(drawn) - len(kept)
+    if num_lost := len(_prompt_ids(drawn) - _prompt_ids(kept)):
+        skipped[SkipReason.SMALL_MARGIN.value] += num_lost
     if settings.pairing == "random":
         by_id = {tree.prompt.prompt_id: tree for tree in trees}
         kept = [_random_pair(by_id[pair.prompt.prompt_id], pair, settings) for pair in kept]
-    assert len(kept) + sum(skipped.values()) == len(trees), "a prompt has a pair or a reason"
+    num_paired = len(_prompt_ids(kept))
+    assert num_paired + sum(skipped.values()) == len(trees), "a prompt has a pair or a reason"
     return PairingResult(pairs=tuple(kept), responses=tuple(responses), skipped=dict(skipped))
 
 
@@ -158,6 +165,25 @@ def _mean_breakdown(sentences: Sequence[StepNode]) -> dict[str, float]:
 # ---------------------------------------------------------------- pairs
 
 
+def _pairs(
+    tree: ResponseTree,
+    complete: Sequence[tuple[ScoredResponse, bool]],
+    settings: PairingSettings,
+) -> tuple[list[PreferencePair], SkipReason]:
+    """A tree's pairs, and the reason that counts where there is none."""
+    whole = _pair(tree, complete, settings)
+    found = [] if settings.pairing == "siblings" else [whole]
+    if settings.pairing in ("siblings", "extremes_and_siblings"):
+        found += _sibling_pairs(tree, complete, settings)
+    pairs = [each for each in found if isinstance(each, PreferencePair)]
+    reasons = [each for each in found if isinstance(each, SkipReason)]
+    return pairs, reasons[0] if reasons else SkipReason.TOO_FEW_RESPONSES
+
+
+def _prompt_ids(pairs: Sequence[PreferencePair]) -> set[str]:
+    return {pair.prompt.prompt_id for pair in pairs}
+
+
 def _pair(
     tree: ResponseTree,
     complete: Sequence[tuple[ScoredResponse, bool]],
@@ -218,6 +244,44 @@ def _refusal(pair: PreferencePair, settings: PairingSettings) -> SkipReason | No
     return None
 
 
+def _sibling_pairs(
+    tree: ResponseTree,
+    complete: Sequence[tuple[ScoredResponse, bool]],
+    settings: PairingSettings,
+) -> list[PreferencePair | SkipReason]:
+    """For each sentence of the best response, the best of its siblings against the worst."""
+    candidates = _candidates(complete, settings)
+    if not candidates:
+        return [_why_too_few(complete, settings)]
+    best = max(candidates, key=lambda response: response.reward)
+    by_id = {node.node_id: node for node in tree.nodes}
+    found: list[PreferencePair | SkipReason] = []
+    for node in _path(by_id[best.response_id], by_id):
+        ranked = _ranked_siblings(tree, node, settings)
+        if node.step.has_words and len(ranked) >= 2:
+            chosen, rejected = (
+                _response(tree, _path(each, by_id), settings.response_reward)
+                for each in (ranked[0], ranked[-1])
+            )
+            pair = _make_pair(tree, chosen, rejected, number=node.depth)
+            found.append(_refusal(pair, settings) or pair)
+    return found
+
+
+def _ranked_siblings(
+    tree: ResponseTree, node: StepNode, settings: PairingSettings
+) -> list[StepNode]:
+    """The sentences behind the node's prefix, best first; to end there is none."""
+    siblings = [
+        other
+        for other in tree.nodes
+        if other.parent_id == node.parent_id
+        and other.step.has_words
+        and (not settings.clean_text or is_clean_step(other.step.text))
+    ]
+    return sorted(siblings, key=lambda other: -other.score.reward)
+
+
 def _random_pair(
     tree: ResponseTree, pair: PreferencePair, settings: PairingSettings
 ) -> PreferencePair:
@@ -237,10 +301,10 @@ def _random_pair(
 
 
 def _make_pair(
-    tree: ResponseTree, chosen: ScoredResponse, rejected: ScoredResponse
+    tree: ResponseTree, chosen: ScoredResponse, rejected: ScoredResponse, number: int = 0
 ) -> PreferencePair:
     return PreferencePair(
-        pair_id=f"{tree.prompt.prompt_id}#0",
+        pair_id=f"{tree.prompt.prompt_id}#{number}",
         prompt=tree.prompt,
         chosen=chosen,
         rejected=rejected,

@@ -153,6 +153,7 @@ def _arguments(
         loss_type=list(config.loss_type),
         loss_weights=list(config.loss_weights) if config.loss_weights else None,
         label_smoothing=config.label_smoothing,
+        ld_alpha=config.ld_alpha,
         max_length=None,  # a cut could take image tokens while their features stay
         num_train_epochs=config.num_epochs,
         per_device_train_batch_size=config.batch_size,

@@ -68,6 +68,9 @@ class Config(ComponentConfig):
     """One weight for each loss term; None weighs each 1."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """Assumed share of swapped preferences, for the losses that use it (exo_pair needs > 0)."""
+    ld_alpha: float | None = Field(default=None, ge=0, le=1)
+    """LD-DPO (arXiv:2409.06411): weight of a response's tokens beyond the length of the shorter
+    of the two; 0 compares equal lengths alone, None is 1."""
     learning_rate: float = Field(default=3e-6, gt=0)
     """Peak rate for AdamW. CSR's code: 1e-7 at batch 1, scaled linearly to 32 pairs a step."""
     lr_scheduler: Literal["linear", "cosine", "constant"] = "cosine"

@@ -211,6 +211,66 @@ def test_every_prompt_has_a_pair_or_a_reason():
     assert result.skipped == {"small_margin": 1, "too_few_responses": 1}
 
 
+# ---------------------------------------------------------------- siblings
+
+SIBLINGS = replace(OPEN, pairing="siblings")
+GROWN = {
+    "0": 1.0, "1": -1.0, "2": 0.2,  # behind nothing
+    "0.0": 0.5, "0.1": 2.0, "0.2": 0.4,  # behind the best first sentence
+    "1.0": 9.0,  # behind another, which is not on the best path: never ended
+    "0.1/": 0.0, "0.0/": 0.0,
+}  # fmt: skip
+
+
+def test_siblings_are_compared_along_the_best_response():
+    first, second = pair_trees([make_tree(GROWN)], SIBLINGS).pairs
+    assert (first.pair_id, first.chosen.text, first.rejected.text) == ("42#1", "0.", "1.")
+    assert first.margin == pytest.approx(2.0)
+    assert (second.pair_id, second.chosen.text) == ("42#2", "0. 0.1.")
+    assert second.rejected.text == "0. 0.2."
+    assert second.margin == pytest.approx(1.6)
+
+
+def test_the_prefix_of_siblings_is_the_same_tokens_on_both_sides():
+    _, pair = pair_trees([make_tree(GROWN)], SIBLINGS).pairs
+    prefix = tuple(10 + ord(letter) for letter in " 0.")
+    assert pair.chosen.token_ids[:3] == pair.rejected.token_ids[:3] == prefix
+    assert pair.chosen.token_ids[-1] != 0  # the response went on
+
+
+def test_a_bare_end_is_no_sibling():
+    """Stopping is not a sentence: against it any sentence would teach length."""
+    result = pair_trees([make_tree({"0": 1.0, "/": -1.0, "0/": 0.0})], SIBLINGS)
+    assert skipped(result) == {"too_few_responses": 1}
+
+
+def test_extremes_come_with_their_siblings():
+    both = replace(OPEN, pairing="extremes_and_siblings")
+    pairs = pair_trees([make_tree(GROWN)], both).pairs
+    assert [pair.pair_id for pair in pairs] == ["42#0", "42#1", "42#2"]
+    assert pairs[0] == pair_trees([make_tree(GROWN)], OPEN).pairs[0]
+
+
+def test_sibling_pairs_pass_the_filters_and_a_prompt_that_loses_all_is_counted_once():
+    trees = [
+        make_tree(GROWN, prompt_id="1"),
+        make_tree({"0": 0.1, "1": 0.0, "0/": 0.0}, prompt_id="2"),
+        make_tree({"0": 0.3, "1": 0.3, "0/": 0.0}, prompt_id="3"),
+    ]
+    strict = replace(SIBLINGS, min_margin=1.8)
+    result = pair_trees(trees, strict)
+    assert [pair.pair_id for pair in result.pairs] == ["1#1"]
+    assert result.skipped == {"small_margin": 2}
+    by_share = pair_trees(trees, replace(SIBLINGS, min_margin_quantile=0.5))
+    assert [pair.pair_id for pair in by_share.pairs] == ["1#1", "1#2"]
+    assert by_share.skipped == {"small_margin": 2}
+
+
+def test_without_a_complete_response_there_is_no_best_path():
+    result = pair_trees([make_tree({"0": 1.0, "1": 0.0})], SIBLINGS)
+    assert skipped(result) == {"too_few_responses": 1}
+
+
 # ---------------------------------------------------------------- the random control
 
 

@@ -1,6 +1,7 @@
 """What is optimised: which tokens, against which reference, by which loss."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -170,6 +171,57 @@ def test_several_loss_terms_are_summed_with_their_weights(llava, trained, tmp_pa
     ]
     expected = 0.5 * math.log(2) - 2.0 * sum(tokens) / len(tokens)
     assert result.metrics["loss_first"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("ld_alpha", [0.0, 0.25])
+def test_ld_alpha_weighs_what_is_longer_than_the_other_side(llava, tmp_path, ld_alpha):
+    """In policy and reference alike: else the first loss would not be log 2."""
+    checkpoint, processor, pairs, pairs_path = llava
+    config = FAST.model_copy(
+        update={"batch_size": len(pairs), "num_epochs": 1, "ld_alpha": ld_alpha}
+    )
+    result = train(checkpoint, pairs_path, tmp_path / "out", config=config)
+    assert result.metrics["loss_first"] == pytest.approx(math.log(2), abs=1e-5)
+    model = plain_model(checkpoint)
+    expected = []
+    for pair in pairs:
+        both = [
+            plain_logprobs(model, processor, pair.prompt, side.token_ids)
+            for side in (pair.chosen, pair.rejected)
+        ]
+        shared = min(map(len, both))
+        expected.append(sum(both[0][:shared]) + ld_alpha * sum(both[0][shared:]))
+    assert any(pair.chosen.num_tokens > pair.rejected.num_tokens for pair in pairs)
+    [row] = result.history
+    assert row["chosen_logprob"] == pytest.approx(sum(expected) / len(expected), abs=1e-4)
+
+
+def test_a_prefix_that_both_sides_say_adds_nothing_to_the_gradient(llava, tmp_path):
+    """What pairs of sibling sentences rely on. The prefix is said by both under the same image,
+    so its log-probabilities are the same numbers, and their difference is none.
+    """
+    pairs = llava[2]
+    prefix = pairs[0].chosen.token_ids[:-1]
+    siblings = [
+        replace(pair, **{
+            name: replace(
+                getattr(pair, name),
+                token_ids=(*prefix, *getattr(pair, name).token_ids),
+                num_tokens=len(prefix) + getattr(pair, name).num_tokens,
+            )
+            for name in ("chosen", "rejected")
+        })
+        for pair in pairs
+    ]  # fmt: skip
+    path = write_pairs(tmp_path / "siblings", siblings)
+    with preserved_globals():
+        prepared = Prepared(llava, path, tmp_path / "work")
+        batch = prepared.collator([{"row": 0}])
+        wanted = ("input_ids", "attention_mask", "pixel_values")
+        logits = prepared.trainer.model(**{name: batch[name] for name in wanted}).logits
+    start = int((batch["completion_mask"][0] == 1).nonzero()[0])
+    said = slice(start - 1, start - 1 + len(prefix))
+    assert (logits[0, said] - logits[1, said]).abs().max() < 1e-5
 
 
 def test_gradient_accumulation_and_checkpointing_do_not_change_the_first_step(llava, tmp_path):
