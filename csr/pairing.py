@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from csr.errors import NumericalError
 from csr.limits import reaches_limit
+from csr.responses import ResponseReward, path_to, response_of
 from csr.text_rules import is_clean_step, repetition
 from csr.types import (
     FinishReason,
@@ -25,10 +25,6 @@ from csr.types import (
     SkipReason,
     StepNode,
 )
-
-ResponseReward = Literal["sum", "mean", "sum_over_depth_plus_one"]
-"""How the steps' rewards become the response's. `sum_over_depth_plus_one` is the released
-code's, whose path list counts the prompt as a node."""
 
 PairChoice = Literal["extremes", "siblings", "extremes_and_siblings", "random"]
 """`extremes`: the best response against the worst.
@@ -99,67 +95,13 @@ def complete_responses(
     by_id = {node.node_id: node for node in tree.nodes}
     found = []
     for leaf in tree.leaves():
-        path = _path(leaf, by_id)
+        path = path_to(leaf, by_id)
         steps = [node.step for node in path]
         ended = leaf.step.finish_reason is FinishReason.EOS
         if ended or reaches_limit(steps, settings.max_steps):
             clean = not settings.clean_text or all(is_clean_step(step.text) for step in steps)
-            found.append((_response(tree, path, settings.response_reward), clean))
+            found.append((response_of(tree, path, settings.response_reward), clean))
     return found
-
-
-def _path(leaf: StepNode, by_id: dict[str, StepNode]) -> list[StepNode]:
-    path = [leaf]
-    while (parent := path[-1].parent_id) is not None:
-        path.append(by_id[parent])
-    return path[::-1]
-
-
-def _response(tree: ResponseTree, path: Sequence[StepNode], how: ResponseReward) -> ScoredResponse:
-    steps = [node.step for node in path]
-    sentences = [node for node in path if node.step.has_words]
-    token_ids = tuple(token_id for step in steps for token_id in step.token_ids)
-    return ScoredResponse(
-        response_id=path[-1].node_id,
-        prompt_id=tree.prompt.prompt_id,
-        text="".join(step.text for step in steps).strip(),
-        token_ids=token_ids,
-        num_steps=len(sentences),
-        num_tokens=len(token_ids),
-        sum_logprob=math.fsum(p for step in steps for p in step.token_logprobs),
-        reward=response_reward(path, how),
-        breakdown=_mean_breakdown(sentences),
-        finish_reason=steps[-1].finish_reason,
-        origin=tree.origin,
-    )
-
-
-def response_reward(path: Sequence[StepNode], how: ResponseReward) -> float:
-    """The reward of a whole response.
-
-    A mean is over sentences, since stopping is none; an empty response has 0. In
-    "sum_over_depth_plus_one" the depth is the number of sentences too.
-    """
-    for node in path:
-        if not math.isfinite(node.score.reward):
-            raise NumericalError(
-                f"The stored reward of node {node.node_id!r} is {node.score.reward}: its response "
-                "cannot be ranked. Sample or reward the tree anew."
-            )
-    sentences = [node for node in path if node.step.has_words]
-    if how == "sum":
-        return math.fsum(node.score.reward for node in path)
-    total = math.fsum(node.score.reward for node in sentences)
-    return total / (max(len(sentences), 1) if how == "mean" else len(sentences) + 1)
-
-
-def _mean_breakdown(sentences: Sequence[StepNode]) -> dict[str, float]:
-    names = dict.fromkeys(name for node in sentences for name in node.score.breakdown)
-    parts = {
-        name: [node.score.breakdown[name] for node in sentences if name in node.score.breakdown]
-        for name in names
-    }
-    return {name: math.fsum(values) / len(values) for name, values in parts.items()}
 
 
 # ---------------------------------------------------------------- pairs
@@ -256,11 +198,11 @@ def _sibling_pairs(
     best = max(candidates, key=lambda response: response.reward)
     by_id = {node.node_id: node for node in tree.nodes}
     found: list[PreferencePair | SkipReason] = []
-    for node in _path(by_id[best.response_id], by_id):
+    for node in path_to(by_id[best.response_id], by_id):
         ranked = _ranked_siblings(tree, node, settings)
         if node.step.has_words and len(ranked) >= 2:
             chosen, rejected = (
-                _response(tree, _path(each, by_id), settings.response_reward)
+                response_of(tree, path_to(each, by_id), settings.response_reward)
                 for each in (ranked[0], ranked[-1])
             )
             pair = _make_pair(tree, chosen, rejected, number=node.depth)

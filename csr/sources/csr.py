@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from csr.config import ComponentConfig
-from csr.pairing import PairChoice, PairingSettings, ResponseReward, pair_trees
+from csr.pairing import PairChoice, PairingSettings, pair_trees
 from csr.protocols import (
     Diversity,
     PreferenceSource,
@@ -25,6 +25,7 @@ from csr.protocols import (
     StepRule,
     StepSettings,
 )
+from csr.responses import ResponseReward
 from csr.search import PathScore, PruneBy, SearchSettings, search
 from csr.types import PairingResult, Prompt, ResponseTree
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csr.errors import NumericalError
-from csr.pairing import PairingSettings, pair_trees, quantile, response_reward
+from csr.pairing import PairingSettings, pair_trees, quantile
+from csr.responses import response_reward
 from csr.types import FinishReason, PairingResult, ResponseTree
 from tests.trees import make_tree
 
