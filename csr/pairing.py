@@ -31,7 +31,8 @@ PairChoice = Literal["extremes", "siblings", "extremes_and_siblings", "random"]
 `siblings`: along the best response, the best next sentence against the worst that was sampled
 behind the same prefix (the form of SENTINEL's pairs, arXiv:2507.12455). The prefix is said by both
 sides, so in a loss of summed log-probabilities it cancels, and no difference in length is left but
-the sentences' own.
+the sentences' own. Alone, it says nothing of when to stop: a policy trained on it goes on longer.
+`extremes_and_siblings`: both.
 `random`, the control: two responses drawn blindly, for the prompts that have a pair of extremes."""
 
 
