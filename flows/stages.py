@@ -72,9 +72,9 @@ def measure(context: IterationContext, *, num_waves: int = 1) -> StageRecord | N
 
 def sample(context: IterationContext, shard: int, *, num_waves: int = 1) -> StageRecord:
     """Search a shard's response trees and store every node."""
-    recipe = context.recipe
+    recipe, source = context.recipe, _source(context)
     prompts = context.shard(shard)
-    rewarded = _source(context).step_settings is not None
+    rewarded = source.step_settings is not None
     statistics = _read_statistics(context) if rewarded else None
 
     def work() -> StageOutcome:
@@ -93,7 +93,7 @@ def sample(context: IterationContext, shard: int, *, num_waves: int = 1) -> Stag
                     seed=context.seed,
                     progress=shown,
                 )
-                trees += _source(context).generate(wave, tools)
+                trees += source.generate(wave, tools)
         path = shard_path(context.attempt.nodes, shard)
         write_table(path, trees_to_table(trees, iteration=context.attempt.id.iteration))
         skipped = sum_counts(tree.skipped for tree in trees)
@@ -116,9 +116,9 @@ def pair(context: IterationContext) -> StageRecord:
 
     Trees that another attempt sampled are rewarded anew first, by this one's settings.
     """
-    attempt, iteration = context.attempt, context.attempt.id.iteration
+    attempt, iteration, source = context.attempt, context.attempt.id.iteration, _source(context)
     policy, origin = context.policy.name, context.recipe.source.name
-    anew = context.from_stage == "pair" and _source(context).step_settings is not None
+    anew = context.from_stage == "pair" and source.step_settings is not None
     rewarding = context.recipe.reward.model_dump(mode="json") if anew else None
 
     def work() -> StageOutcome:
@@ -129,7 +129,7 @@ def pair(context: IterationContext) -> StageRecord:
             trees = [
                 calibrated.recalibrate(tree, statistics, context.recipe.reward) for tree in trees
             ]
-        result = _source(context).pair(trees)
+        result = source.pair(trees)
         responses, pairs = shard_path(attempt.responses, 0), shard_path(attempt.pairs, 0)
         write_table(
             responses, responses_to_table(result.responses, iteration=iteration, policy=policy)
