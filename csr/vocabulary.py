@@ -80,7 +80,7 @@ class SynonymTable:
         self.wordings = wordings
         self.names = frozenset(wordings)
         self._name_of = {
-            _normalise(wording): name for name, listed in wordings.items() for wording in listed
+            normalised(wording): name for name, listed in wordings.items() for wording in listed
         }
         longest_first = sorted(self._name_of, key=lambda wording: (-len(wording), wording))
         any_wording = "|".join(re.escape(w).replace(r"\ ", r"\s+") for w in longest_first)
@@ -96,12 +96,13 @@ class SynonymTable:
         # A few letters become two in lower case, and places would not fit.
         lowered = "".join(low if len(low := c.lower()) == 1 else c for c in text)
         return [
-            Mention(name=self._name_of[_normalise(found[0])], start=found.start(), end=found.end())
+            Mention(name=self._name_of[normalised(found[0])], start=found.start(), end=found.end())
             for found in self._pattern.finditer(lowered)
         ]
 
 
-def _normalise(wording: str) -> str:
+def normalised(wording: str) -> str:
+    """As wordings are compared: in lower case, words one space apart."""
     return " ".join(wording.lower().split())
 
 

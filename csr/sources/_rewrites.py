@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from csr.vocabulary import Mention, SynonymTable, Vocabulary
+from csr.vocabulary import Mention, SynonymTable, Vocabulary, normalised
 
 _OBJECT = "object"
 _ARTICLE = re.compile(r"\b(an?)(\s+)$", re.IGNORECASE)
@@ -59,18 +59,15 @@ def rewrite(
 
     An object is exchanged wherever it is named, an attribute at one place. Draws follow `rng`.
     """
-    places = [
-        (kind, mention)
-        for kind, table in vocabulary.tables.items()
-        for mention in table.mentions(text)
-    ]
+    tables = vocabulary.tables
+    places = [(kind, place) for kind, table in tables.items() for place in table.mentions(text)]
     rng.shuffle(places)
     edits: list[Edit] = []
     changes: list[tuple[Mention, SynonymTable, str]] = []
     for kind, mention in places:
         if len(edits) == num_edits:
             break
-        table = vocabulary.tables[kind]
+        table = tables[kind]
         same = _mentions_to_change(text, kind, mention, table)
         new = _another(text, kind, mention, table, together, rng, [edit.after for edit in edits])
         if new is None or any(_overlap(one, two[0]) for one in same for two in changes):
@@ -126,8 +123,7 @@ def _changed(text: str, changes: Sequence[tuple[Mention, SynonymTable, str]]) ->
 
 def _wording(old: str, name: str, new: str, table: SynonymTable) -> str:
     """How `new` is said where `name` is said as `old`: a plural stands at its list's same place."""
-    listed = [" ".join(wording.lower().split()) for wording in table.wordings[name]]
-    place = listed.index(" ".join(old.lower().split()))
+    place = [normalised(wording) for wording in table.wordings[name]].index(normalised(old))
     wordings = table.wordings[new]
     said = wordings[min(place, len(wordings) - 1)]
     return said[:1].upper() + said[1:] if old[:1].isupper() else said
