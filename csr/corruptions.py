@@ -40,15 +40,11 @@ class _Kind:
     """Smallest and largest value of each number."""
 
 
-def check_corruption(name: str) -> None:
-    """ConfigError where `name` is no corruption, or has numbers that cannot be."""
-    _parsed(name)
-
-
 def corrupted(image: Image.Image, name: str, image_sha256: str) -> Image.Image:
     """The RGB image with the corruption `name`; the digest of its file decides what is random.
 
-    Its size may change; its mode does not. ConfigError as `check_corruption`.
+    Its size may change; its mode does not. ConfigError where `name` is no corruption, or has
+    numbers that cannot be.
     """
     import numpy as np
 

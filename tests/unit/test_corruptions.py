@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csr.corruptions import check_corruption, corrupted, diffusion_shares
+from csr.corruptions import corrupted, diffusion_shares
 from csr.errors import ConfigError
 from csr.images import load_image
 from csr.types import ImageRef
@@ -95,7 +95,7 @@ def test_a_crop_is_a_part_of_the_image_in_its_size() -> None:
 )  # fmt: skip
 def test_no_corruption_says_which_there_are(name: str) -> None:
     with pytest.raises(ConfigError, match=r"Known: blank, diffusion_noise:0 to 999"):
-        check_corruption(name)
+        corrupted(picture(), name, SHA)
 
 
 def test_a_reference_names_its_corruption(tmp_path: Path) -> None:
