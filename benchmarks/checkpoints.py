@@ -54,7 +54,7 @@ def _step_seconds(attempt: AttemptDir, every: int, folder: Path) -> list[float]:
     times: list[float] = []
     dpo.build(config).train(
         policy=PolicyRef(**manifest.policy_in),
-        pairs_path=attempt.pairs,
+        data_path=attempt.pairs,
         output_dir=folder / "out",
         seed=manifest.seed,
         progress=lambda done, total: times.append(time.monotonic()),

@@ -34,6 +34,10 @@ class RunFailed(Exception):
     """A run ended without finishing; what it finished stays and is resumed. Exit status 1."""
 
 
+class VerdictsWanted(RunFailed):
+    """People must speak before the run can go on; what it finished stays."""
+
+
 class EngineLost(RunFailed):
     """An engine died, hung, or ran out of memory; a new one with a smaller batch may do."""
 

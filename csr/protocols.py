@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from csr.annotations import Annotation, Evidence
 from csr.types import (
     GeneratedResponse,
     ImageRef,
@@ -31,6 +32,9 @@ StepRule = Literal["sentence", "period"]
 Diversity = Literal["sample", "branch_first_token"]
 """`sample`: independent samples.
 `branch_first_token`: the K likeliest first tokens, then greedy."""
+
+TrainingTable = Literal["pairs", "demonstrations"]
+"""What a source makes and a trainer reads: preferences, or responses to imitate."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as work advances."""
@@ -153,8 +157,27 @@ class PreferenceSource(Protocol):
     def generate(self, prompts: Sequence[Prompt], tools: SourceTools) -> list[ResponseTree]:
         """One tree for each prompt, in prompt order, whatever else is asked beside it."""
 
-    def pair(self, trees: Sequence[ResponseTree]) -> PairingResult:
-        """Preference pairs from stored trees. No engine, no clock, no randomness."""
+    @property
+    def makes(self) -> TrainingTable:
+        """Which table its results are for."""
+
+    @property
+    def needs_critic(self) -> bool:
+        """Whether `pair` goes by a critic's annotations."""
+
+    def pair(self, trees: Sequence[ResponseTree], evidence: Evidence) -> PairingResult:
+        """Pairs or demonstrations from stored trees. No engine, no clock, no randomness."""
+
+
+class Critic(Protocol):
+    """Says of sampled responses whether they are fit to learn from."""
+
+    def judge(self, trees: Sequence[ResponseTree], given: Sequence[Annotation]) -> list[Annotation]:
+        """All verdicts on the trees' complete responses.
+
+        `given` is what people have said so far, which a critic that needs no people ignores.
+        VerdictsWanted while it waits for more.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,19 +194,19 @@ class TrainingResult:
 
 
 class Trainer(Protocol):
-    """Updates a policy from a table of preference pairs."""
+    """Updates a policy from a table: its module's `READS` says which."""
 
     def train(
         self,
         *,
         policy: PolicyRef,
-        pairs_path: Path,
+        data_path: Path,
         output_dir: Path,
         seed: int,
         progress: Progress,
         checkpoint_dir: Path | None = None,
     ) -> TrainingResult:
-        """Train on the Parquet files under `pairs_path`; the reference is `policy` itself.
+        """Train on the Parquet files under `data_path`; a reference, if any, is `policy` itself.
 
         A trainer may keep checkpoints in `checkpoint_dir`, a folder of its own outside
         `output_dir`: a call with the same inputs then goes on from the newest, and gives

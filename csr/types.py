@@ -43,6 +43,9 @@ class SkipReason(StrEnum):
     SMALL_MARGIN = "small_margin"
     LENGTH_MISMATCH = "length_mismatch"
     REPETITION = "repetition"
+    NO_VERDICT = "no_verdict"
+    REFUSED = "refused"
+    DISPUTED = "disputed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,14 +254,44 @@ class PreferencePair:
     """The image the rejected side saw where it differs; None means the prompt's own."""
 
 
+REPLAY = "replay"
+"""The `kind` of a demonstration that only keeps an older ability alive: its prompt yielded it no
+more than any other would have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstration:
+    """A prompt and a response to imitate.
+
+    Example: `Demonstration(demonstration_id="42/3", prompt=..., text="A red circle ...",
+    token_ids=(...), weight=1.0, kind="rationale", source="illume")`
+    """
+
+    demonstration_id: str
+    """Unique in an iteration's table; of a sampled response the leaf's node id."""
+    prompt: Prompt
+    """What is asked; its `prompt_id` is that of the run's prompt it comes from."""
+    text: str
+    token_ids: tuple[int, ...] | None
+    """As they were sampled, the end included; None for a text that nobody sampled: the trainer
+    writes it by the model's chat template."""
+    weight: float
+    """Of its loss."""
+    kind: str
+    """What it teaches, e.g. "rationale" or "answer"."""
+    source: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairingResult:
-    """What pairing made of a set of trees: prompts in = prompts with pairs + skipped."""
+    """What pairing made of a set of trees: prompts in = prompts that yield something + skipped."""
 
     pairs: tuple[PreferencePair, ...]
     responses: tuple[ScoredResponse, ...]
     skipped: dict[str, int]
-    """`SkipReason` -> number of prompts without a pair."""
+    """`SkipReason` -> number of prompts that yield neither pair nor demonstration."""
+    demonstrations: tuple[Demonstration, ...] = ()
+    """Of the trees' prompts, each with the prompt's own id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from csr.errors import CSRError, RunFailed
+from csr.errors import CSRError, RunFailed, VerdictsWanted
 from flows import cli_look
 from flows.cli_options import Common, RecipeOptions, answer, print_json, print_table, say
 from flows.stage_names import StageName
@@ -231,6 +231,9 @@ def main() -> None:
     except CSRError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
+    except VerdictsWanted as error:
+        print(f"waiting: {error}", file=sys.stderr)
+        status = 1
     except RunFailed as error:
         print(f"failed: {error}", file=sys.stderr)
         status = 1

@@ -2,10 +2,10 @@
 
 A component's module offers `Config` and `build(config, ...)`. It may also offer
 `resolved(config)`, the same configuration with everything that a preset decides written
-out; if it is a sampler or trainer, `check_model(path)`, its own test whether it can use a
-policy; if it is a sampler, `check_prompts(path, config)`, a `csr.prompts.PromptCheck` for that
-policy; if it is a source, `check_prompts(config)`, the same for its own needs; if it is a
-similarity, `check(config)`, the same for its own model.
+out. A trainer's `READS` is the table it learns from. A sampler or trainer may offer
+`check_model(path)`, its own test whether it can use a policy; a sampler `check_prompts(path,
+config)`, a `csr.prompts.PromptCheck` for that policy; a source `check_prompts(config)`, the same
+for its own needs; a similarity `check(config)`, the same for its own model.
 """
 
 from __future__ import annotations

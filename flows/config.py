@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from csr.config import ComponentConfig, Location, Probability, locations
 from csr.errors import ConfigError, shown
 from csr.gates import Config as GatesConfig
+from csr.protocols import PreferenceSource
 from csr.world.settings import Config as WorldConfig
 from flows.components import Component
 from flows.recipe_file import apply_override, read_document
@@ -22,7 +23,7 @@ from rewards.calibrated import REWARD_PRESETS
 from rewards.calibrated import Config as RewardConfig
 
 WORLD_MARK = "${world}"
-COMPONENT_FIELDS = ("sampler", "source", "similarity", "trainer")
+COMPONENT_FIELDS = ("sampler", "source", "similarity", "critic", "trainer")
 C = TypeVar("C", bound=ComponentConfig)
 
 
@@ -48,6 +49,12 @@ class SimilarityChoice(Component):
     """A module of `rewards/similarity`."""
 
     package: ClassVar[str] = "rewards.similarity"
+
+
+class CriticChoice(Component):
+    """A module of `csr/critics`."""
+
+    package: ClassVar[str] = "csr.critics"
 
 
 class BenchmarkChoice(Component):
@@ -112,6 +119,8 @@ class Recipe(ComponentConfig):
     similarity: SimilarityChoice | None = None
     reward: RewardConfig = RewardConfig()
     """Starts from the reward of the source's preset, where it names one."""
+    critic: CriticChoice | None = None
+    """Who says which responses are fit to learn from, for sources that go by such verdicts."""
     trainer: TrainerChoice
     evaluation: tuple[BenchmarkChoice, ...] = ()
     gates: GatesConfig | None = GatesConfig()
@@ -122,12 +131,17 @@ class Recipe(ComponentConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
-        rewarded = self.source.build().step_settings is not None
-        if rewarded and self.similarity is None and self.reward.image_weight > 0:
+        source = self.source.build()
+        if (
+            source.step_settings is not None
+            and self.similarity is None
+            and self.reward.image_weight > 0
+        ):
             raise ValueError(
                 f"reward.image_weight is {self.reward.image_weight}, but there is no `similarity` "
                 "to compare image and text. Name one, or set reward.image_weight to 0."
             )
+        self._check_source(source)
         if self.isolation == "inline" and self.stage_timeout_seconds is not None:
             raise ValueError(
                 f"stage_timeout_seconds is {self.stage_timeout_seconds}, but a stage that runs "
@@ -140,6 +154,24 @@ class Recipe(ComponentConfig):
                 "those of the other. Keep one, or put the questions into one file."
             )
         return self
+
+    def _check_source(self, source: PreferenceSource) -> None:
+        name, trainer = self.source.name, self.trainer.name
+        if source.needs_critic and self.critic is None:
+            raise ValueError(
+                f"the source {name!r} goes by a critic's verdicts, and there is no `critic`. Name "
+                "one, such as `human`."
+            )
+        if self.critic is not None and not source.needs_critic:
+            raise ValueError(
+                f"the source {name!r} asks no critic, so `critic` would have no effect. Leave it "
+                "out."
+            )
+        if source.makes != self.trainer.module.READS:
+            raise ValueError(
+                f"the trainer {trainer!r} learns from {self.trainer.module.READS}, and the source "
+                f"{name!r} makes {source.makes}. Choose a trainer and a source that go together."
+            )
 
     @model_validator(mode="before")
     @classmethod

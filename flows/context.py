@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from csr.errors import ConfigError, EnvironmentFault
+from csr.errors import ConfigError, EnvironmentFault, VerdictsWanted
 from csr.prompts import select_prompts
 from csr.types import PolicyRef, Prompt
 from flows.config import Recipe
@@ -161,6 +161,9 @@ def run_stage(
     clock = _Clock(stage=stage, shard=number, mark=mark)
     try:
         outcome = work()
+    except VerdictsWanted:
+        manifest.update(status="waiting")
+        raise
     except Exception as error:
         with suppress(EnvironmentFault):  # a full disk must not hide what went wrong
             manifest.record(clock.record("failed", message=f"{type(error).__name__}: {error}"))

@@ -1,4 +1,5 @@
-"""The order of an iteration: measure, sample shard after shard, pair, train, evaluate, gate.
+"""The order of an iteration: measure, sample shard after shard, review, pair, train, evaluate,
+gate.
 
 Each stage reads from the store and writes to it, and the manifest there alone says what is
 done; so an interrupted iteration goes on where it stopped. Iteration 0 only evaluates the
@@ -15,12 +16,14 @@ from flows import stages
 from flows.benchmarks import evaluate
 from flows.context import IterationContext, Unfinished, open_attempt, open_iteration
 from flows.gating import gate
+from flows.reviewing import review
 from flows.stage_names import ENGINES
 from flows.training import train
 
 STAGES: dict[str, Callable[..., object]] = {
     "measure": stages.measure,
     "sample": stages.sample,
+    "review": review,
     "pair": stages.pair,
     "train": train,
     "evaluate": evaluate,

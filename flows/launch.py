@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from csr.errors import CSRError, EnvironmentFault, RunFailed
+from csr.errors import CSRError, EnvironmentFault, RunFailed, VerdictsWanted
 from flows.checks import CheckedInputs, check_inputs, check_without_world
 from flows.config import Recipe, load_recipe, run_id_of
 from flows.context import code_version, refuse_other_release
@@ -156,6 +156,9 @@ def _status_at_end(store: RunStore, run_id: str) -> Iterator[None]:
         yield
     except Held:
         _note_end(store, run_id, "held")
+        raise
+    except VerdictsWanted:
+        _note_end(store, run_id, "waiting")
         raise
     except CSRError as error:
         _note_end(store, run_id, "failed")

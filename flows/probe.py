@@ -6,8 +6,11 @@ import math
 from collections.abc import Sequence
 
 from csr.errors import ModelError
-from csr.types import PolicyRef, PreferencePair
+from csr.types import PolicyRef, Prompt
 from flows.engines import Engines
+
+ProbeText = tuple[Prompt, tuple[int, ...]]
+"""What was asked, and a response's token ids."""
 
 NUM_PROBE_TEXTS = 8
 SMALLEST_POLICY_CHANGE = 1e-6
@@ -22,17 +25,17 @@ def probe_policy(
     *,
     before: PolicyRef,
     after: PolicyRef,
-    pairs: Sequence[PreferencePair],
+    texts: Sequence[ProbeText],
     tolerance: float,
 ) -> dict[str, float]:
-    """Score the first pairs' chosen texts by both policies; leaves `after` in the sampler.
+    """Score the first texts by both policies; leaves `after` in the sampler.
 
     ModelError where the sampler still speaks with the old weights, where it disagrees
     with the trainer's own forward pass by more than `tolerance` nats on a token, or where it
     is not clearly nearer to the new policy than to the old one.
     """
-    prompts = [pair.prompt for pair in pairs[:NUM_PROBE_TEXTS]]
-    token_ids = [pair.chosen.token_ids for pair in pairs[:NUM_PROBE_TEXTS]]
+    prompts = [prompt for prompt, _ in texts[:NUM_PROBE_TEXTS]]
+    token_ids = [ids for _, ids in texts[:NUM_PROBE_TEXTS]]
     # The trainer frees its model when it has scored; a sampler that starts only then finds room.
     expected = engines.trainer().score(after.model_path, prompts, token_ids)
     old = engines.sampler(before).score(prompts, token_ids)

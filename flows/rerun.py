@@ -39,12 +39,17 @@ UNREAD_SETTINGS = ("isolation", "stage_timeout_seconds")
 SETTINGS_READ = {
     "measure": ("seed", "sampler", "similarity", "source", "reward", "num_statistics_prompts"),
     "sample": ("seed", "sampler", "similarity", "source", "reward", "shard_size"),
+    "review": ("critic",),
     "pair": ("source", "reward"),
     "train": ("seed", "trainer", "sampler", "probe_tolerance"),
     "evaluate": ("sampler", "evaluation", "shard_size"),
     "gate": ("sampler", "evaluation", "gates"),
 }
 """Stage -> the settings that decide what it makes."""
+
+
+OPTIONAL_STAGES = ("measure", "review")
+"""Those that leave no record where the recipe has no use for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ def opened_iteration(request: IterationRequest) -> Iterator[IterationWork]:
             attempt_id=str(attempt.id),
             iteration=asked.iteration,
             num_shards=context.num_shards,
-            stages=stages,
+            stages=[stage for stage in stages if stage != "review" or context.recipe.critic],
         )
         if request.until_stage and attempt.manifest.read().status == "running":
             attempt.manifest.update(status="suspended")
@@ -170,7 +175,7 @@ def _finished_records(
     missing = [
         stage
         for stage in stages
-        if stage != "measure" and not any(record.stage == stage for record in records)
+        if stage not in OPTIONAL_STAGES and not any(record.stage == stage for record in records)
     ]
     problems = [f"{stage} was never done" for stage in missing]
     for record in records:

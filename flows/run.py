@@ -20,7 +20,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 from prefect.states import Failed
 
-from csr.errors import CSRError, RunFailed
+from csr.errors import CSRError, RunFailed, VerdictsWanted
 from flows import retry
 from flows.artifacts import Narrator, Pages, tell_run
 from flows.config import Recipe
@@ -53,7 +53,8 @@ def _told(body: Callable[P, Any]) -> Callable[P, Any]:
         try:
             return body(*args, **kwargs)
         except (CSRError, RunFailed) as error:
-            name = "Held" if isinstance(error, Held) else "Failed"
+            names: dict[type, str] = {Held: "Held", VerdictsWanted: "Waiting"}
+            name = names.get(type(error), "Failed")
             return Failed(name=name, message=str(error), data=error)
 
     return wrapped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-StageName = Literal["measure", "sample", "pair", "train", "evaluate", "gate"]
+StageName = Literal["measure", "sample", "review", "pair", "train", "evaluate", "gate"]
 """In the order in which they run."""
 
 ENGINES = {

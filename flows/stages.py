@@ -14,19 +14,24 @@ from typing import Any
 
 from csr.errors import ConfigError, DataError
 from csr.protocols import PreferenceSource, Similarity, SourceTools
-from csr.types import PairingResult, Prompt, ResponseTree, SkipReason
+from csr.types import REPLAY, PairingResult, Prompt, ResponseTree, SkipReason
 from csr.waves import in_waves
 from flows.context import IterationContext, StageOutcome, run_stage
 from flows.figures import caption_figures, pair_figures, sum_counts, tree_figures
 from flows.inputs import component_inputs, prompt_inputs, table_inputs
 from flows.progress import stage_progress
+from flows.reviewing import evidence_inputs, evidence_of
 from rewards import calibrated
 from rewards.statistics import Statistics, sample_statistics
 from storage.atomic import read_json, write_json
+from storage.critique import demonstrations_to_table
 from storage.manifest import StageRecord
 from storage.rows import pairs_to_table, responses_to_table
 from storage.tables import read_table, shard_path, write_table
 from storage.trees import trees_from_table, trees_to_table
+
+AFTER_SAMPLING = ("review", "pair")
+"""First stages of a rerun that rewards the trees anew: those were sampled by another attempt."""
 
 
 def measure(context: IterationContext, *, num_waves: int = 1) -> StageRecord | None:
@@ -118,7 +123,7 @@ def pair(context: IterationContext) -> StageRecord:
     """
     attempt, iteration, source = context.attempt, context.attempt.id.iteration, _source(context)
     policy, origin = context.policy.name, context.recipe.source.name
-    anew = context.from_stage == "pair" and source.step_settings is not None
+    anew = context.from_stage in AFTER_SAMPLING and source.step_settings is not None
     rewarding = context.recipe.reward.model_dump(mode="json") if anew else None
 
     def work() -> StageOutcome:
@@ -129,15 +134,15 @@ def pair(context: IterationContext) -> StageRecord:
             trees = [
                 calibrated.recalibrate(tree, statistics, context.recipe.reward) for tree in trees
             ]
-        result = source.pair(trees)
-        responses, pairs = shard_path(attempt.responses, 0), shard_path(attempt.pairs, 0)
+        result = source.pair(trees, evidence_of(context))
+        responses = shard_path(attempt.responses, 0)
         write_table(
             responses, responses_to_table(result.responses, iteration=iteration, policy=policy)
         )
-        write_table(pairs, pairs_to_table(result.pairs, iteration=iteration, policy=policy))
+        lessons = _write_lessons(context, source, result)
         _check_nothing_lost(context.prompts, result)
         return StageOutcome(
-            files=(responses, pairs),
+            files=(responses, lessons),
             skipped=dict(result.skipped),
             metrics=pair_figures(result, len(context.prompts)),
         )
@@ -148,8 +153,24 @@ def pair(context: IterationContext) -> StageRecord:
         "policy": policy,
         "source": component_inputs(context.recipe.source),
         "rewarding": rewarding,
+        **evidence_inputs(context),
     }
     return run_stage(context, "pair", inputs, work)
+
+
+def _write_lessons(
+    context: IterationContext, source: PreferenceSource, result: PairingResult
+) -> Path:
+    """The table that the trainer reads."""
+    attempt, iteration = context.attempt, context.attempt.id.iteration
+    if source.makes == "pairs":
+        path = shard_path(attempt.pairs, 0)
+        table = pairs_to_table(result.pairs, iteration=iteration, policy=context.policy.name)
+    else:
+        path = shard_path(attempt.demonstrations, 0)
+        table = demonstrations_to_table(result.demonstrations, iteration=iteration)
+    write_table(path, table)
+    return path
 
 
 def _num_truncated(similarity: Similarity | None, trees: Sequence[ResponseTree]) -> int:
@@ -182,7 +203,7 @@ def _statistics_path(context: IterationContext) -> Path:
 def _read_statistics(context: IterationContext) -> Statistics | None:
     if context.recipe.reward.calibration != "centred":
         return None
-    if context.from_stage == "pair" and not _statistics_path(context).exists():
+    if context.from_stage in AFTER_SAMPLING and not _statistics_path(context).exists():
         raise ConfigError(
             f"{context.attempt.id}: the centred calibration needs statistics, and the attempt that "
             "the trees come from measured none. Rerun from measure, or keep its calibration."
@@ -191,11 +212,14 @@ def _read_statistics(context: IterationContext) -> Statistics | None:
 
 
 def _check_nothing_lost(prompts: Sequence[Prompt], result: PairingResult) -> None:
-    paired = len({pair.prompt.prompt_id for pair in result.pairs})
-    counts = (paired, result.skipped, len(prompts))
-    assert paired + sum(result.skipped.values()) == len(prompts), counts
-    if not result.pairs:
+    learnt = [pair.prompt for pair in result.pairs]
+    learnt += [each.prompt for each in result.demonstrations if each.kind != REPLAY]
+    used = {p.prompt_id for p in learnt} & {p.prompt_id for p in prompts}
+    counts = (len(used), result.skipped, len(prompts))
+    assert len(used) + sum(result.skipped.values()) == len(prompts), counts
+    if not learnt:
         raise DataError(
-            f"No prompt yielded a preference pair ({json.dumps(result.skipped)} of "
-            f"{len(prompts)}). Loosen the source's pair filter, or sample more candidates."
+            f"No prompt yielded a preference pair or a demonstration ({json.dumps(result.skipped)} "
+            f"of {len(prompts)}). Loosen the source's filters or its critic, or sample more "
+            "candidates."
         )

@@ -9,20 +9,24 @@ import shutil
 from csr.checkpoints import weights_sha256
 from csr.errors import NumericalError
 from csr.files import replaced_directory
+from csr.protocols import TrainingTable
 from csr.types import PolicyRef
 from flows.context import IterationContext, StageOutcome, run_stage
 from flows.inputs import component_inputs, table_inputs
-from flows.probe import probe_policy
+from flows.probe import ProbeText, probe_policy
 from flows.progress import stage_progress
 from storage.atomic import write_json
+from storage.attempt import AttemptDir
+from storage.critique import demonstrations_from_table
 from storage.manifest import StageRecord
 from storage.rows import pairs_from_table
 from storage.tables import read_table
 
 
 def train(context: IterationContext) -> StageRecord:
-    """Update the policy on the pairs, then prove that the sampler speaks with its weights."""
+    """Update the policy on what pairing made, then prove that the sampler has its weights."""
     attempt, recipe = context.attempt, context.recipe
+    table: TrainingTable = recipe.trainer.module.READS
 
     def work() -> StageOutcome:
         attempt.manifest.update(policy_out=None)
@@ -32,7 +36,7 @@ def train(context: IterationContext) -> StageRecord:
         ):
             result = context.engines.trainer().train(
                 policy=context.policy,
-                pairs_path=attempt.pairs,
+                data_path=attempt.path / table,
                 output_dir=building,
                 seed=context.seed,
                 progress=show,
@@ -45,7 +49,7 @@ def train(context: IterationContext) -> StageRecord:
             context.engines,
             before=context.policy,
             after=policy,
-            pairs=pairs_from_table(read_table(attempt.pairs, "pairs")),
+            texts=_probe_texts(attempt, table),
             tolerance=recipe.probe_tolerance,
         )
         attempt.manifest.update(policy_out=dataclasses.asdict(policy))
@@ -53,7 +57,7 @@ def train(context: IterationContext) -> StageRecord:
 
     inputs = {
         "policy": context.policy.sha256,
-        "pairs": table_inputs(attempt, "pair", "pairs"),
+        table: table_inputs(attempt, "pair", table),
         "trainer": component_inputs(recipe.trainer),
         "seed": context.seed,
         "probe_tolerance": recipe.probe_tolerance,
@@ -62,6 +66,15 @@ def train(context: IterationContext) -> StageRecord:
     if not context.only_look:
         shutil.rmtree(attempt.checkpoints, ignore_errors=True)
     return record
+
+
+def _probe_texts(attempt: AttemptDir, table: TrainingTable) -> list[ProbeText]:
+    """Responses that were sampled and then trained on, with their prompts."""
+    rows = read_table(attempt.path / table, table)
+    if table == "pairs":
+        return [(pair.prompt, pair.chosen.token_ids) for pair in pairs_from_table(rows)]
+    demonstrations = demonstrations_from_table(rows)
+    return [(each.prompt, each.token_ids) for each in demonstrations if each.token_ids]
 
 
 def _trained_policy(context: IterationContext) -> PolicyRef:

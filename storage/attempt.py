@@ -1,7 +1,8 @@
 """The name and the directory of one attempt at one iteration.
 
 ```
-manifest.json  nodes/  responses/  pairs/  policy/  evaluation/  logs/
+manifest.json  nodes/  verdicts/  annotations/  responses/  pairs/ or demonstrations/
+policy/  evaluation/  logs/
 ```
 """
 
@@ -77,6 +78,21 @@ class AttemptDir:
     def pairs(self) -> Path:
         """Shards of the `pairs` table."""
         return self.path / "pairs"
+
+    @property
+    def demonstrations(self) -> Path:
+        """Shards of the `demonstrations` table."""
+        return self.path / "demonstrations"
+
+    @property
+    def annotations(self) -> Path:
+        """Shards of the `annotations` table: what pairing goes by."""
+        return self.path / "annotations"
+
+    @property
+    def verdicts(self) -> Path:
+        """What people have said so far, one folder an annotator."""
+        return self.path / "verdicts"
 
     @property
     def policy(self) -> Path:

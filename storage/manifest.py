@@ -24,8 +24,9 @@ from storage.tables import count_rows, table_identity
 
 MANIFEST_VERSION = 1
 
-Status = Literal["running", "suspended", "done", "failed", "held", "stale"]
-"""`held`: a gate stopped it. `stale`: built on an attempt that is no longer the current one."""
+Status = Literal["running", "suspended", "waiting", "done", "failed", "held", "stale"]
+"""`waiting`: people must speak first. `held`: a gate stopped it.
+`stale`: built on an attempt that is no longer the current one."""
 
 
 class _Record(BaseModel):

@@ -31,7 +31,7 @@ def prompts_to_table(prompts: Sequence[Prompt]) -> pa.Table:
                 "position": position,
                 "prompt_id": prompt.prompt_id,
                 "text": prompt.text,
-                **_image_row(prompt.image),
+                **image_row(prompt.image),
                 "reference": prompt.reference,
                 "dataset": prompt.dataset,
             }
@@ -42,7 +42,7 @@ def prompts_to_table(prompts: Sequence[Prompt]) -> pa.Table:
 
 def prompts_from_table(table: pa.Table) -> list[Prompt]:
     """The prompts in their stored order."""
-    return [_prompt(row, row["text"]) for row in table.sort_by("position").to_pylist()]
+    return [prompt_of_row(row, row["text"]) for row in table.sort_by("position").to_pylist()]
 
 
 def responses_to_table(
@@ -186,7 +186,7 @@ def _pair_row(pair: PreferencePair, iteration: int, policy: str, embed_images: b
         "pair_id": pair.pair_id,
         "prompt_id": prompt.prompt_id,
         "prompt_text": prompt.text,
-        **_image_row(prompt.image),
+        **image_row(prompt.image),
         "reference": prompt.reference,
         "dataset": prompt.dataset,
         **_response_row("chosen_", pair.chosen),
@@ -194,14 +194,14 @@ def _pair_row(pair: PreferencePair, iteration: int, policy: str, embed_images: b
         "margin": pair.margin,
         "source": pair.source,
         "policy": policy,
-        **_image_row(pair.rejected_image, "rejected_"),
+        **image_row(pair.rejected_image, "rejected_"),
     }
 
 
 def _pair(row: Row) -> PreferencePair:
     return PreferencePair(
         pair_id=row["pair_id"],
-        prompt=_prompt(row, row["prompt_text"]),
+        prompt=prompt_of_row(row, row["prompt_text"]),
         chosen=_response("chosen_", row),
         rejected=_response("rejected_", row),
         margin=row["margin"],
@@ -210,7 +210,8 @@ def _pair(row: Row) -> PreferencePair:
     )
 
 
-def _image_row(image: ImageRef | None, prefix: str = "") -> Row:
+def image_row(image: ImageRef | None, prefix: str = "") -> Row:
+    """The columns of an image; all null for none."""
     return {
         f"{prefix}image_uri": image.uri if image else None,
         f"{prefix}image_sha256": image.sha256 if image else None,
@@ -228,7 +229,8 @@ def _image(row: Row, prefix: str = "") -> ImageRef | None:
     )
 
 
-def _prompt(row: Row, text: str) -> Prompt:
+def prompt_of_row(row: Row, text: str) -> Prompt:
+    """The prompt that a row of any table holds."""
     image = _image(row)
     assert image is not None, row["prompt_id"]
     return Prompt(

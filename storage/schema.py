@@ -187,6 +187,48 @@ PAIRS = Table(
     ),
 )
 
+ANNOTATIONS = Table(
+    "annotations",
+    1,
+    ("iteration", "response_id", "annotator"),
+    (
+        _ITERATION,
+        _PROMPT_ID,
+        Column("response_id", STRING, "", "the judged response: its leaf's node id"),
+        Column("annotator", STRING, "", "who judged: a person's name, or the critic's"),
+        Column("verdict", STRING, "", "accept, refuse or skip"),
+        Column("score", REAL, "by critic", "what the critic measured", True),
+        Column("created_at", STRING, "", "when a person judged: ISO 8601, UTC", True),
+    ),
+)
+
+DEMONSTRATIONS = Table(
+    "demonstrations",
+    1,
+    ("iteration", "demonstration_id"),
+    (
+        Column(
+            "images", IMAGES, "", "the prompt's image, for TRL; bytes null means: see path", True
+        ),
+        Column("prompt", MESSAGES, "", "the user's turn, for TRL, which adds the image marker"),
+        Column("completion", MESSAGES, "", "the assistant's turn to imitate, for TRL"),
+        _ITERATION,
+        Column("demonstration_id", STRING, "", "which demonstration"),
+        _PROMPT_ID,
+        Column("prompt_text", STRING, "", "what is asked, without image marker or template"),
+        Column("image_uri", STRING, "", "absolute path of the prompt's image"),
+        Column("image_sha256", STRING, "hex", "digest of the image file's bytes"),
+        Column("image_corruption", STRING, "", "corruption applied after decoding", True),
+        Column("reference", STRING, "", "the prompt's reference answer", True),
+        Column("dataset", STRING, "", "where the prompt comes from"),
+        Column("text", STRING, "", "the response to imitate"),
+        Column("token_ids", TOKENS, "token ids", "as sampled; null: not sampled", True),
+        Column("weight", REAL, "1", "of its loss"),
+        Column("kind", STRING, "", "what it teaches, by the source's names"),
+        Column("source", STRING, "", "name of the preference source"),
+    ),
+)
+
 GENERATIONS = Table(
     "generations",
     1,
@@ -219,5 +261,17 @@ QUARANTINE = Table(
     ),
 )
 
-TABLES = {t.name: t for t in (PROMPTS, NODES, RESPONSES, PAIRS, GENERATIONS, QUARANTINE)}
+TABLES = {
+    table.name: table
+    for table in (
+        PROMPTS,
+        NODES,
+        ANNOTATIONS,
+        RESPONSES,
+        PAIRS,
+        DEMONSTRATIONS,
+        GENERATIONS,
+        QUARANTINE,
+    )
+}
 """Table name -> declaration."""

@@ -49,7 +49,7 @@ def train(
 ):
     return build(config).train(
         policy=base_policy(str(checkpoint)),
-        pairs_path=pairs_path,
+        data_path=pairs_path,
         output_dir=output_dir,
         seed=seed,
         progress=progress,

@@ -24,9 +24,9 @@ POLICY = PolicyRef(name="base", model_path="", sha256="0" * 64, iteration=0)
 EOS = 0
 
 
-def make_prompt(prompt_id: str = "42") -> Prompt:
+def make_prompt(prompt_id: str = "42", reference: str | None = None) -> Prompt:
     image = ImageRef(uri=f"/images/{prompt_id}.png", sha256=f"image {prompt_id}")
-    return Prompt(prompt_id=prompt_id, text="Describe the image.", image=image)
+    return Prompt(prompt_id=prompt_id, text="Describe the image.", image=image, reference=reference)
 
 
 def make_step(
@@ -76,6 +76,23 @@ def make_tree(
         )
     prompt = make_prompt(prompt_id)
     return ResponseTree(prompt=prompt, policy="base", origin="csr", nodes=tuple(nodes))
+
+
+def tree_of_responses(prompt: Prompt, texts: Sequence[str]) -> ResponseTree:
+    """A tree of depth one: each text a whole response, numbered from 0."""
+    nodes = [
+        StepNode(
+            node_id=f"{prompt.prompt_id}/{number}",
+            parent_id=None,
+            depth=1,
+            step=make_step(text, reason=FinishReason.EOS),
+            score=StepScore(reward=0.0, breakdown={}),
+            cumulative_reward=0.0,
+            kept=True,
+        )
+        for number, text in enumerate(texts)
+    ]
+    return ResponseTree(prompt=prompt, policy="base", origin="any", nodes=tuple(nodes))
 
 
 class TableSimilarity:

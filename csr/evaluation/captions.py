@@ -14,12 +14,13 @@ from pydantic import Field
 
 from csr.config import ComponentConfig, Location
 from csr.errors import DataError, shown
-from csr.evaluation._attributes import SceneObject, attribute_metrics, judge_sentence
+from csr.evaluation._attributes import attribute_metrics
 from csr.evaluation._chair import chair_metrics, count_objects
 from csr.evaluation._diversity import diversity_metrics
 from csr.evaluation._records import build_prompts, read_records
 from csr.records import Record
 from csr.steps import split_steps, step_end
+from csr.truthfulness import SceneObject, judge_sentence
 from csr.types import FinishReason, GeneratedResponse, Prompt
 from csr.vocabulary import Vocabulary, read_vocabulary
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from csr.annotations import Evidence
 from csr.config import ComponentConfig
 from csr.pairing import PairChoice, PairingSettings, pair_trees
 from csr.protocols import (
@@ -24,6 +25,7 @@ from csr.protocols import (
     SourceTools,
     StepRule,
     StepSettings,
+    TrainingTable,
 )
 from csr.responses import ResponseReward
 from csr.search import PathScore, PruneBy, SearchSettings, search
@@ -194,6 +196,9 @@ def build(config: Config) -> PreferenceSource:
 class CSRSource:
     """Step-wise search, then the best against the worst. Implements `PreferenceSource`."""
 
+    makes: TrainingTable = "pairs"
+    needs_critic = False
+
     def __init__(self, search_settings: SearchSettings, pairing_settings: PairingSettings) -> None:
         self.search_settings = search_settings
         self.pairing_settings = pairing_settings
@@ -217,6 +222,6 @@ class CSRSource:
             progress=tools.progress,
         )
 
-    def pair(self, trees: Sequence[ResponseTree]) -> PairingResult:
+    def pair(self, trees: Sequence[ResponseTree], evidence: Evidence) -> PairingResult:
         """At most one pair for each tree, and the reason for each tree without one."""
         return pair_trees(trees, self.pairing_settings)

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from pydantic import Field
 
+from csr.annotations import Evidence
 from csr.config import ComponentConfig, Location
 from csr.errors import ConfigError, DataError
 from csr.pairing import PairingSettings, pair_trees
 from csr.prompts import PromptCheck
-from csr.protocols import PreferenceSource, SourceTools, StepSettings
+from csr.protocols import PreferenceSource, SourceTools, StepSettings, TrainingTable
 from csr.records import BadRecordError, read_entries
 from csr.sources._rewrites import Cooccurrence, Rewrite, cooccurrence, rewrite
 from csr.steps import split_steps
@@ -121,6 +122,9 @@ class _Draft:
 class POVIDSource:
     """References against their rewrites. Implements `PreferenceSource`."""
 
+    makes: TrainingTable = "pairs"
+    needs_critic = False
+
     def __init__(self, config: Config) -> None:
         self._config = config
         self._known = _Knowledge(config)
@@ -146,7 +150,7 @@ class POVIDSource:
         tools.progress(len(prompts), len(prompts))
         return [_tree(draft, [next(steps) for _ in draft.texts], tools) for draft in drafts]
 
-    def pair(self, trees: Sequence[ResponseTree]) -> PairingResult:
+    def pair(self, trees: Sequence[ResponseTree], evidence: Evidence) -> PairingResult:
         """The reference is chosen, its rewrite rejected; the margin counts the edits."""
         return pair_trees(trees, _pairing(self._config))
 

@@ -34,12 +34,12 @@ _PACKAGES = ("csr", "accelerate", "peft", "torch", "transformers", "trl")
 
 
 def training_sha256(
-    policy: PolicyRef, pairs_path: Path, config: Config, seed: int, device: str
+    policy: PolicyRef, data_path: Path, config: Config, seed: int, device: str
 ) -> str:
     """Names a training by all that decides its weights, versions of the libraries included."""
     inputs = {
         "policy": policy.sha256,
-        "pairs": pairs_sha256(pairs_path),
+        "pairs": pairs_sha256(data_path),
         "config": config.model_dump(mode="json"),
         "seed": seed,
         "device": device,

@@ -34,7 +34,7 @@ def train_in_processes(
     config: Config,
     *,
     policy: PolicyRef,
-    pairs_path: Path,
+    data_path: Path,
     output_dir: Path,
     seed: int,
     progress: Progress,
@@ -49,7 +49,7 @@ def train_in_processes(
         job = {
             "config": config.model_dump(mode="json"),
             "policy": asdict(policy),
-            "pairs_path": str(pairs_path.absolute()),
+            "data_path": str(data_path.absolute()),
             "seed": seed,
             "checkpoints": checkpoints and asdict(checkpoints),
         }
@@ -114,7 +114,7 @@ def _main(folder: Path) -> int:
     try:
         result = DPO(Config(**job["config"])).train_here(
             policy=PolicyRef(**job["policy"]),
-            pairs_path=Path(job["pairs_path"]),
+            data_path=Path(job["data_path"]),
             output_dir=folder if rank == 0 else folder / f"rank-{rank}",
             seed=job["seed"],
             progress=report,

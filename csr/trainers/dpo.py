@@ -21,7 +21,7 @@ from csr.config import ComponentConfig
 from csr.errors import DataError, NumericalError
 from csr.images import load_image
 from csr.memory import memory_errors
-from csr.protocols import Progress, TrainingResult
+from csr.protocols import Progress, TrainingResult, TrainingTable
 from csr.protocols import Trainer as TrainerProtocol
 from csr.rendering import load_processor
 from csr.trainers._batches import PairCollator
@@ -55,6 +55,9 @@ _MEMORY_ADVICE = (
     "Lower the trainer's batch_size (and raise gradient_accumulation_steps alike), or set "
     "gradient_checkpointing."
 )
+
+
+READS: TrainingTable = "pairs"
 
 
 class Config(ComponentConfig):
@@ -145,7 +148,7 @@ class DPO:
         self,
         *,
         policy: PolicyRef,
-        pairs_path: Path,
+        data_path: Path,
         output_dir: Path,
         seed: int,
         progress: Progress,
@@ -158,14 +161,14 @@ class DPO:
         """
         config, checkpoints = self._config, None
         if checkpoint_dir is not None and config.checkpoint_every_num_steps > 0:
-            name = training_sha256(policy, pairs_path, config, seed, pick_device(config.device))
+            name = training_sha256(policy, data_path, config, seed, pick_device(config.device))
             checkpoints = Checkpoints(directory=checkpoint_dir.absolute(), training_sha256=name)
             checkpoints.remove_unusable()
         here = self.train_here if config.num_processes == 1 else self._train_in_processes
         try:
             return here(
                 policy=policy,
-                pairs_path=pairs_path,
+                data_path=data_path,
                 output_dir=output_dir,
                 seed=seed,
                 progress=progress,
@@ -180,7 +183,7 @@ class DPO:
         self,
         *,
         policy: PolicyRef,
-        pairs_path: Path,
+        data_path: Path,
         output_dir: Path,
         seed: int,
         progress: Progress,
@@ -189,7 +192,7 @@ class DPO:
     ) -> TrainingResult:
         """`train` in this process, which is number `rank` of `num_processes`; 0 alone saves."""
         config = self._config
-        pairs = read_pairs(pairs_path)
+        pairs = read_pairs(data_path)
         watch = TrainingWatch(
             pairs, len(pairs) * (1 + config.num_epochs), progress, config.num_processes
         )

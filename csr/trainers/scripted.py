@@ -16,13 +16,16 @@ from pathlib import Path
 from pydantic import Field
 
 from csr.checkpoints import resolve_model, weights_sha256
-from csr.protocols import Progress, TrainingResult
+from csr.protocols import Progress, TrainingResult, TrainingTable
 from csr.protocols import Trainer as TrainerProtocol
 from csr.scripted_language import Language, LanguageConfig
 from csr.trainers._pairs import TrainingPair, read_pairs
 from csr.types import PolicyRef, Prompt
 
 _NUM_PARAMETERS = 8
+
+
+READS: TrainingTable = "pairs"
 
 
 class Config(LanguageConfig):
@@ -49,7 +52,7 @@ class ScriptedTrainer:
         self,
         *,
         policy: PolicyRef,
-        pairs_path: Path,
+        data_path: Path,
         output_dir: Path,
         seed: int,
         progress: Progress,
@@ -59,7 +62,7 @@ class ScriptedTrainer:
 
         It is done in milliseconds, so it keeps no checkpoint.
         """
-        pairs = read_pairs(pairs_path)
+        pairs = read_pairs(data_path)
         total = len(pairs) * self._config.num_epochs
         for done in range(1, total + 1):
             progress(done, total)

@@ -53,7 +53,7 @@ def test_trainer(llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(EngineLost, match=r"while training .* the trainer's batch_size"):
         trainer.train(
             policy=base_policy(str(llava)),
-            pairs_path=write_pairs(tmp_path / "pairs", pairs),
+            data_path=write_pairs(tmp_path / "pairs", pairs),
             output_dir=tmp_path / "out",
             seed=0,
             progress=no_progress,

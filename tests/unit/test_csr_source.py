@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from csr.annotations import Evidence
 from csr.protocols import SourceTools, StepSettings
 from csr.samplers import scripted
 from csr.sources.csr import (
@@ -16,7 +17,14 @@ from csr.sources.csr import (
     resolve,
     search_settings,
 )
-from csr.types import PairingResult, Prompt, ResponseTree, StepCandidate, StepGroup, StepRequest
+from csr.types import (
+    PairingResult,
+    Prompt,
+    ResponseTree,
+    StepCandidate,
+    StepGroup,
+    StepRequest,
+)
 from rewards.calibrated import REWARD_PRESETS
 from tests.trees import (
     POLICY,
@@ -166,7 +174,7 @@ def run_with(
         [make_prompt(f"p{index}") for index in range(num_prompts)],
         tools(sampler, scorer, seed=3),
     )
-    return trees, source.pair(trees)
+    return trees, source.pair(trees, Evidence())
 
 
 def by_text(group: StepGroup, step: StepCandidate) -> float:

@@ -1,6 +1,7 @@
 import pytest
 
-from csr.evaluation._attributes import SentenceVerdict, attribute_metrics, judge_sentence
+from csr.evaluation._attributes import attribute_metrics
+from csr.truthfulness import SentenceVerdict, judge_sentence
 from csr.vocabulary import SynonymTable
 
 OBJECTS = SynonymTable({"circle": ["circle"], "square": ["square", "squares"]})

@@ -12,6 +12,7 @@ MAX_FUNCTION_LINES = 55
 COMPONENT_FOLDERS = (
     "csr/samplers",
     "csr/sources",
+    "csr/critics",
     "csr/trainers",
     "csr/evaluation",
     "rewards/similarity",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from csr.annotations import Evidence
 from csr.errors import ConfigError, DataError
 from csr.protocols import SourceTools
 from csr.records import BadRecordError
@@ -72,7 +73,7 @@ def test_a_reference_is_chosen_and_its_rewrite_rejected(config: Config) -> None:
     assert other.score.breakdown["num_edits"] == 1
     drop = 30 if other.step.text.endswith("A ring.") else 20
     assert other.score.breakdown["similarity_drop"] == pytest.approx(drop)
-    (pair,) = source.pair(trees).pairs
+    (pair,) = source.pair(trees, Evidence()).pairs
     assert (pair.chosen.text, pair.rejected.text) == (reference.step.text, other.step.text)
     assert pair.margin == 1
     assert pair.chosen.sum_logprob == -0.5 * (len("A red circle. A ring.") + 1)
@@ -84,7 +85,7 @@ def test_a_rewrite_that_fits_the_image_as_well_is_not_used(config: Config) -> No
     trees = source.generate([asked("A red circle.")], tools(TableSimilarity()))
     assert len(trees[0].nodes) == 1
     assert trees[0].skipped == {SkipReason.UNREFUTED_REWRITE: config.num_rewrites}
-    result = source.pair(trees)
+    result = source.pair(trees, Evidence())
     assert result.pairs == ()
     assert result.skipped == {SkipReason.TOO_FEW_RESPONSES: 1}
 
@@ -106,7 +107,7 @@ def test_what_holds_nothing_to_exchange_makes_no_pair(config: Config) -> None:
     prompts = [asked("It is a picture."), asked("A red circle.", "43")]
     trees = source.generate(prompts, tools(TableSimilarity({"A red circle.": 0.9})))
     assert [len(tree.nodes) for tree in trees] == [1, 2]
-    result = source.pair(trees)
+    result = source.pair(trees, Evidence())
     assert [pair.prompt.prompt_id for pair in result.pairs] == ["43"]
     assert result.skipped == {SkipReason.TOO_FEW_RESPONSES: 1}
 

@@ -32,7 +32,7 @@ def train(
     calls: list[tuple[int, int]] = []
     result = trainers.build(trainers.Config.model_validate(config)).train(
         policy=policy,
-        pairs_path=folder / "pairs.parquet",
+        data_path=folder / "pairs.parquet",
         output_dir=folder / "out",
         seed=seed,
         progress=lambda done, total: calls.append((done, total)),

@@ -82,7 +82,7 @@ def test_a_model_that_is_no_vision_language_model_is_refused(llava, tmp_path):
     assert isinstance(policy, PolicyRef)
     with pytest.raises(ModelError):
         build(FAST).train(
-            policy=policy, pairs_path=llava[3], output_dir=tmp_path / "out", seed=0, progress=silent
+            policy=policy, data_path=llava[3], output_dir=tmp_path / "out", seed=0, progress=silent
         )
 
 

@@ -61,7 +61,7 @@ def test_progress_counts_the_reference_and_every_epoch(llava, tmp_path):
     calls = []
     build(FAST).train(
         policy=base_policy(str(llava[0])),
-        pairs_path=llava[3],
+        data_path=llava[3],
         output_dir=tmp_path / "out",
         seed=SEED,
         progress=lambda done, total: calls.append((done, total)),
@@ -93,7 +93,7 @@ def test_two_processes_train_as_one_with_their_batches_together(llava, tmp_path)
     }.items():
         result = build(FAST.model_copy(update=changes)).train(
             policy=base_policy(str(llava[0])),
-            pairs_path=llava[3],
+            data_path=llava[3],
             output_dir=tmp_path / name,
             seed=SEED,
             progress=lambda done, total: calls.append((done, total)),
