@@ -13,7 +13,7 @@ from csr.prompts import LoadedPrompts, PromptCheck, load_prompts
 from csr.protocols import Json
 from csr.rendering import load_processor
 from csr.types import Prompt
-from flows.config import WORLD_MARK, Recipe
+from flows.config import WORLD_MARK, Recipe, of_iteration
 from flows.progress import stage_progress
 from storage.atomic import require_free_space
 
@@ -30,6 +30,8 @@ class CheckedInputs:
     """What a run starts from, proved to be usable."""
 
     prompts: LoadedPrompts
+    own_prompts: dict[int, LoadedPrompts]
+    """Iteration -> its prompts, where they are not the run's."""
     base_policy: Json
     """The `PolicyRef` of the user's own model, as the manifest stores it."""
 
@@ -51,24 +53,46 @@ def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
     CSRError names the first thing that cannot work. Nothing is written.
     """
     model = resolve_model(recipe.policy.model)
-    _check_model(recipe, model)
+    changed = {number: of_iteration(recipe, number) for number in recipe.per_iteration}
+    for each in (recipe, *changed.values()):
+        _check_model(each, model)
+        _check_similarity(each)
     check_weights(sorted(model.glob("*.safetensors")))
-    _check_similarity(recipe)
     weight_bytes = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     needed = weight_bytes * ITERATION_BYTES_PER_WEIGHT_BYTE * recipe.num_iterations
     require_free_space(home, SMALLEST_FREE_BYTES + int(needed))
+    own = {n: _load(each, [each], model) for n, each in changed.items() if _differs(each, recipe)}
+    sharing = [each for number, each in changed.items() if number not in own]
+    loaded = _load(recipe, [recipe, *sharing], model)
+    everything = [prompt for found in (loaded, *own.values()) for prompt in found.prompts]
+    for each in (recipe, *changed.values()):
+        refuse_leaks(each, everything)
+    policy = dataclasses.asdict(base_policy(recipe.policy.model))
+    return CheckedInputs(prompts=loaded, own_prompts=own, base_policy=policy)
+
+
+def _differs(one: Recipe, other: Recipe) -> bool:
+    """Whether the two read other prompts."""
+    return (one.data.prompts, one.data.images) != (other.data.prompts, other.data.images)
+
+
+def _load(recipe: Recipe, readers: Sequence[Recipe], model: Path) -> LoadedPrompts:
+    """The recipe's prompts that every reader can use."""
+    checks = [_prompt_check(reader, model) for reader in readers]
+
+    def check(prompt: Prompt, image_size: tuple[int, int]) -> None:
+        for each in checks:
+            each(prompt, image_size)
+
     with stage_progress("check prompts and images") as progress:
-        loaded = load_prompts(
+        return load_prompts(
             Path(recipe.data.prompts),
             Path(recipe.data.images),
             on_bad_record=recipe.data.on_bad_record,
             max_bad_share=recipe.data.max_bad_share,
-            check=_prompt_check(recipe, model),
+            check=check,
             progress=progress,
         )
-    refuse_leaks(recipe, loaded.prompts)
-    policy = dataclasses.asdict(base_policy(recipe.policy.model))
-    return CheckedInputs(prompts=loaded, base_policy=policy)
 
 
 def refuse_leaks(recipe: Recipe, prompts: Sequence[Prompt]) -> None:

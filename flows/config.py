@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -17,6 +18,7 @@ from csr.gates import Config as GatesConfig
 from csr.protocols import PreferenceSource
 from csr.world.settings import Config as WorldConfig
 from flows.components import Component
+from flows.per_iteration import merged, refuse_fixed
 from flows.recipe_file import apply_override, read_document
 from flows.validation import validate
 from rewards.calibrated import REWARD_PRESETS
@@ -119,6 +121,9 @@ class Recipe(ComponentConfig):
     similarity: SimilarityChoice | None = None
     reward: RewardConfig = RewardConfig()
     """Starts from the reward of the source's preset, where it names one."""
+    per_iteration: dict[int, dict[str, Any]] = Field(default_factory=dict)
+    """Iteration -> the settings that it alone has otherwise, e.g. `{2: {trainer: {name: sft}}}`. A
+    section that names another component replaces the one above whole; others are merged."""
     critic: CriticChoice | None = None
     """Who says which responses are fit to learn from, for sources that go by such verdicts."""
     trainer: TrainerChoice
@@ -147,6 +152,7 @@ class Recipe(ComponentConfig):
                 f"stage_timeout_seconds is {self.stage_timeout_seconds}, but a stage that runs "
                 "inline cannot be ended. Set isolation to process, or leave the limit out."
             )
+        refuse_fixed(self.per_iteration, self.num_iterations)
         names = [choice.name for choice in self.evaluation]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
@@ -186,6 +192,13 @@ class Recipe(ComponentConfig):
         return {**value, "reward": {**REWARD_PRESETS[preset].model_dump(), **given}}
 
 
+def of_iteration(recipe: Recipe, iteration: int) -> Recipe:
+    """The recipe as that iteration follows it. ConfigError where the two do not go together."""
+    document = json.loads(recipe.model_dump_json())
+    changes = document.pop("per_iteration").get(str(iteration), {})
+    return validate(Recipe, merged(document, changes), f"{recipe.name}, iteration {iteration}")
+
+
 def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """The recipe in a YAML file with `a.b=value` overrides applied and its paths absolute.
 
@@ -197,6 +210,8 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
             f"{path.name}: a path begins with {WORLD_MARK}, but the recipe has no `world`. Add "
             "`world: {}` to build the embedded world, or name your own files."
         )
+    for iteration in recipe.per_iteration:
+        of_iteration(recipe, iteration)
     return resolve_paths(recipe)
 
 
@@ -228,8 +243,17 @@ def resolve_paths(recipe: Recipe) -> Recipe:
             "policy": _absolute(recipe.policy),
             **{name: component(getattr(recipe, name)) for name in COMPONENT_FIELDS},
             "evaluation": tuple(component(choice) for choice in recipe.evaluation),
+            "per_iteration": {
+                iteration: _sections(resolve_paths(of_iteration(recipe, iteration)), changes)
+                for iteration, changes in recipe.per_iteration.items()
+            },
         }
     )
+
+
+def _sections(recipe: Recipe, names: Iterable[str]) -> dict[str, Any]:
+    document = json.loads(recipe.model_dump_json())
+    return {name: document[name] for name in names}
 
 
 def recipe_sha256(recipe: Recipe) -> str:

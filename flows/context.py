@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import json
 import logging
 import resource
 import time
@@ -22,7 +23,7 @@ from typing import Any
 from csr.errors import ConfigError, EnvironmentFault, VerdictsWanted
 from csr.prompts import select_prompts
 from csr.types import PolicyRef, Prompt
-from flows.config import Recipe
+from flows.config import Recipe, of_iteration
 from flows.engines import Engines, warm_engines
 from flows.validation import validate
 from flows.versions import package_versions
@@ -118,7 +119,9 @@ def open_iteration(
     if current is None or _builds_on_another(store, run_id, iteration, policy):
         if only_look:
             raise Unfinished(f"{run_id}/{iteration:02d}")
-        attempt = store.new_attempt(run_id, iteration, policy_in=policy)
+        recipe = of_iteration(validate(Recipe, store.run(run_id).config, run_id), iteration)
+        config = json.loads(recipe.model_dump_json())
+        attempt = store.new_attempt(run_id, iteration, config=config, policy_in=policy)
         if current is not None:
             logger.info("%s: made anew, since what %s builds on changed", attempt.id, current)
             store.set_current(run_id, iteration, attempt.number)
@@ -230,7 +233,7 @@ class _Clock:
 def _prompts(store: RunStore, recipe: Recipe, run_id: str, iteration: int) -> tuple[Prompt, ...]:
     if iteration == 0:
         return ()
-    prompts = prompts_from_table(read_table(store.prompts_path(run_id), "prompts"))
+    prompts = prompts_from_table(read_table(store.prompts_of(run_id, iteration), "prompts"))
     data = recipe.data
     return tuple(
         select_prompts(prompts, iteration, data.num_prompts_per_iteration, data.prompt_order)

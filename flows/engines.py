@@ -6,7 +6,7 @@ from pathlib import Path
 
 from csr.checkpoints import weights_sha256
 from csr.errors import ModelError
-from csr.protocols import Sampler, Similarity, Trainer
+from csr.protocols import Sampler, Similarity
 from csr.types import PolicyRef
 from flows.config import Recipe
 from storage.manifest import fingerprint
@@ -41,11 +41,6 @@ class Engines:
             self._similarity = self._recipe.similarity.build()
         return self._similarity
 
-    def trainer(self) -> Trainer:
-        """The recipe's trainer. It holds no model between calls."""
-        trainer: Trainer = self._recipe.trainer.build()
-        return trainer
-
     def close(self) -> None:
         """Free every engine. Safe to call twice."""
         for engine in (self._sampler, self._similarity):
@@ -62,7 +57,6 @@ def warm_engines(recipe: Recipe) -> Engines:
     key = fingerprint(
         sampler=recipe.sampler.model_dump(mode="json"),
         similarity=recipe.similarity.model_dump(mode="json") if recipe.similarity else None,
-        trainer=recipe.trainer.model_dump(mode="json"),
     )
     if key not in _warm:
         close_engines()

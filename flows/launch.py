@@ -138,13 +138,15 @@ def _create(store: RunStore, recipe: Recipe, run_id: str) -> None:
 
 def _prepare(store: RunStore, run_id: str, checked: CheckedInputs) -> None:
     """Write what every iteration reads: prompts, quarantine, base policy."""
-    files = [store.prompts_path(run_id)]
-    if bad := checked.prompts.bad_records:
-        counts = ", ".join(f"{name} {n}" for name, n in checked.prompts.skipped.items())
-        logger.warning("%d records left out: %s", len(bad), counts)
-        write_table(store.quarantine_path(run_id), quarantine_to_table(bad))
-        files.append(store.quarantine_path(run_id))
-    write_table(store.prompts_path(run_id), prompts_to_table(checked.prompts.prompts))
+    files = []
+    for iteration, loaded in ((None, checked.prompts), *checked.own_prompts.items()):
+        if bad := loaded.bad_records:
+            counts = ", ".join(f"{name} {n}" for name, n in loaded.skipped.items())
+            logger.warning("%d records left out: %s", len(bad), counts)
+            files.append(store.quarantine_path(run_id, iteration))
+            write_table(files[-1], quarantine_to_table(bad))
+        files.append(store.prompts_path(run_id, iteration))
+        write_table(files[-1], prompts_to_table(loaded.prompts))
     store.record_files(run_id, tuple(files))
     policy = checked.base_policy
     store.new_attempt(run_id, 0, policy_in=policy, policy_out=policy)

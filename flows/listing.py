@@ -97,13 +97,12 @@ def iteration(home: Path, iteration_id: str) -> Json:
 
 
 def prompt_counts(store: RunStore, run_id: str) -> Json:
-    """`{"used": n, "skipped": {reason: n}}` over the records of the run's prompt file."""
+    """`{"used": n, "skipped": {reason: n}}` over the records of its prompt files."""
     skipped: dict[str, int] = {}
-    if store.quarantine_path(run_id).exists():
-        for row in read_table(store.quarantine_path(run_id), "quarantine").to_pylist():
+    for path in store.quarantine_paths(run_id):
+        for row in read_table(path, "quarantine").to_pylist():
             skipped[row["reason"]] = skipped.get(row["reason"], 0) + 1
-    prompts = store.prompts_path(run_id)
-    return {"used": count_rows(prompts) if prompts.exists() else 0, "skipped": skipped}
+    return {"used": sum(map(count_rows, store.prompts_paths(run_id))), "skipped": skipped}
 
 
 def table(shape: Json) -> Any:

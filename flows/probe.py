@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from csr.errors import ModelError
+from csr.protocols import Trainer
 from csr.types import PolicyRef, Prompt
 from flows.engines import Engines
 
@@ -22,6 +23,7 @@ in bf16 (1e-3 nats in the mean) far less, wherever training changed anything."""
 
 def probe_policy(
     engines: Engines,
+    trainer: Trainer,
     *,
     before: PolicyRef,
     after: PolicyRef,
@@ -37,7 +39,7 @@ def probe_policy(
     prompts = [prompt for prompt, _ in texts[:NUM_PROBE_TEXTS]]
     token_ids = [ids for _, ids in texts[:NUM_PROBE_TEXTS]]
     # The trainer frees its model when it has scored; a sampler that starts only then finds room.
-    expected = engines.trainer().score(after.model_path, prompts, token_ids)
+    expected = trainer.score(after.model_path, prompts, token_ids)
     old = engines.sampler(before).score(prompts, token_ids)
     new = engines.sampler(after).score(prompts, token_ids)
     changes, errors = _differences(old, new), _differences(new, expected)

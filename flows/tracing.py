@@ -20,7 +20,11 @@ def trace(home: Path, run_id: str, prompt_id: str, iteration: int | None = None)
     """
     store = open_store(home)
     store.run(run_id)
-    prompts = prompts_from_table(read_table(store.prompts_path(run_id), "prompts"))
+    prompts = [
+        prompt
+        for path in store.prompts_paths(run_id)
+        for prompt in prompts_from_table(read_table(path, "prompts"))
+    ]
     known = {prompt.prompt_id: prompt for prompt in prompts}
     if prompt_id not in known:
         raise DataError(

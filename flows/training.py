@@ -9,7 +9,7 @@ import shutil
 from csr.checkpoints import weights_sha256
 from csr.errors import NumericalError
 from csr.files import replaced_directory
-from csr.protocols import TrainingTable
+from csr.protocols import Trainer, TrainingTable
 from csr.types import PolicyRef
 from flows.context import IterationContext, StageOutcome, run_stage
 from flows.inputs import component_inputs, table_inputs
@@ -29,12 +29,13 @@ def train(context: IterationContext) -> StageRecord:
     table: TrainingTable = recipe.trainer.module.READS
 
     def work() -> StageOutcome:
+        trainer: Trainer = recipe.trainer.build()
         attempt.manifest.update(policy_out=None)
         with (
             replaced_directory(attempt.policy) as building,
             stage_progress(f"{attempt.id} train") as show,
         ):
-            result = context.engines.trainer().train(
+            result = trainer.train(
                 policy=context.policy,
                 data_path=attempt.path / table,
                 output_dir=building,
@@ -47,6 +48,7 @@ def train(context: IterationContext) -> StageRecord:
         policy = _trained_policy(context)
         probe = probe_policy(
             context.engines,
+            trainer,
             before=context.policy,
             after=policy,
             texts=_probe_texts(attempt, table),

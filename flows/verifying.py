@@ -121,13 +121,12 @@ def _base_model(store: RunStore, run_id: str) -> tuple[int, list[Problem]]:
 
 def _images(store: RunStore, run_id: str) -> tuple[int, list[Problem]]:
     """The images of the run's prompts, which lie where the user keeps them."""
-    if not store.prompts_path(run_id).exists():
-        return 0, []
     try:
-        table = read_table(store.prompts_path(run_id), "prompts")
+        tables = [read_table(path, "prompts") for path in store.prompts_paths(run_id)]
     except DataError:
         return 0, []  # told of already, as a file of the run
-    rows = table.select(["image_uri", "image_sha256"]).to_pylist()
+    columns = ["image_uri", "image_sha256"]
+    rows = [row for table in tables for row in table.select(columns).to_pylist()]
     known = {row["image_uri"]: row["image_sha256"] for row in rows}
     mend = "Put the old image back: sampling and training read it."
     problems = [

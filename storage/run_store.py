@@ -2,6 +2,7 @@
 
 ```
 <home>/<run_id>/run.json  prompts.parquet  quarantine.parquet
+<home>/<run_id>/prompts-<NN>.parquet  quarantine-<NN>.parquet  (of an iteration with its own)
 <home>/<run_id>/iterations/<NN>/current.json
 <home>/<run_id>/iterations/<NN>/attempts/<A>/  (see `storage.attempt`)
 ```
@@ -77,13 +78,26 @@ class RunStore:
             )
         return self.home / run_id
 
-    def prompts_path(self, run_id: str) -> Path:
-        """The run's `prompts` table."""
-        return self.run_path(run_id) / "prompts.parquet"
+    def prompts_path(self, run_id: str, iteration: int | None = None) -> Path:
+        """The run's `prompts` table, or that of one iteration where it has its own."""
+        return self.run_path(run_id) / f"prompts{_own(iteration)}.parquet"
 
-    def quarantine_path(self, run_id: str) -> Path:
-        """The run's `quarantine` table."""
-        return self.run_path(run_id) / "quarantine.parquet"
+    def quarantine_path(self, run_id: str, iteration: int | None = None) -> Path:
+        """The run's `quarantine` table, or that of one iteration's own prompts."""
+        return self.run_path(run_id) / f"quarantine{_own(iteration)}.parquet"
+
+    def prompts_paths(self, run_id: str) -> list[Path]:
+        """The `prompts` tables that there are, the run's own first."""
+        return sorted(self.run_path(run_id).glob("prompts*.parquet"), key=lambda p: p.stem)
+
+    def quarantine_paths(self, run_id: str) -> list[Path]:
+        """The `quarantine` tables that there are."""
+        return sorted(self.run_path(run_id).glob("quarantine*.parquet"))
+
+    def prompts_of(self, run_id: str, iteration: int) -> Path:
+        """The `prompts` table that the iteration reads."""
+        own = self.prompts_path(run_id, iteration)
+        return own if own.exists() else self.prompts_path(run_id)
 
     def create_run(
         self,
@@ -257,6 +271,10 @@ class RunStore:
         if near:
             return f"Did you mean {near[0]!r}?"
         return f"It has {', '.join(names) or 'no run at all'}."
+
+
+def _own(iteration: int | None) -> str:
+    return "" if iteration is None else f"-{iteration:02d}"
 
 
 def _same_run(existing: RunRecord, config: dict[str, Any], seed: int) -> RunRecord:

@@ -89,7 +89,7 @@ def test_pairs_alone_come_from_the_stored_trees(
     def no_engine(*args: object) -> None:
         raise AssertionError("an engine was started")
 
-    for maker in ("sampler", "similarity", "trainer"):
+    for maker in ("sampler", "similarity"):
         monkeypatch.setattr(f"flows.engines.Engines.{maker}", no_engine)
     options = ("--set", setting) if setting else ()
     shape = ask(csr, home, "rerun", f"{RUN}/02", "--from", "pair", "--until", "pair", *options)
