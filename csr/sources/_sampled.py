@@ -1,0 +1,64 @@
+"""Trees of depth one, of whole responses that were sampled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from csr.types import (
+    GeneratedResponse,
+    Prompt,
+    ResponseTree,
+    SkipReason,
+    StepCandidate,
+    StepNode,
+    StepScore,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledResponse:
+    """A response and what its source notes of it."""
+
+    response: GeneratedResponse
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+def tree_of_sampled(
+    prompt: Prompt, sampled: Sequence[SampledResponse], *, policy: str, origin: str
+) -> ResponseTree:
+    """Each wording once, the first that said it; the others are counted."""
+    first: dict[str, SampledResponse] = {}
+    for each in sampled:
+        first.setdefault(each.response.text.strip(), each)
+    skipped = {SkipReason.DUPLICATE_SIBLING.value: len(sampled) - len(first)}
+    return ResponseTree(
+        prompt=prompt,
+        policy=policy,
+        origin=origin,
+        nodes=tuple(
+            _node(f"{prompt.prompt_id}/{number}", each)
+            for number, each in enumerate(first.values())
+        ),
+        skipped={reason: count for reason, count in skipped.items() if count},
+    )
+
+
+def _node(node_id: str, sampled: SampledResponse) -> StepNode:
+    response = sampled.response
+    likelihood = math.fsum(response.token_logprobs) / max(len(response.token_logprobs), 1)
+    return StepNode(
+        node_id=node_id,
+        parent_id=None,
+        depth=1,
+        step=StepCandidate(
+            text=response.text,
+            token_ids=response.token_ids,
+            token_logprobs=response.token_logprobs,
+            finish_reason=response.finish_reason,
+        ),
+        score=StepScore(reward=0.0, breakdown={"likelihood": likelihood} | sampled.parts),
+        cumulative_reward=0.0,
+        kept=True,
+    )
