@@ -20,6 +20,7 @@ from csr.world.settings import Config as WorldConfig
 from flows.components import Component
 from flows.per_iteration import merged, refuse_fixed
 from flows.recipe_file import apply_override, read_document
+from flows.stopping import Config as StopConfig
 from flows.validation import validate
 from rewards.calibrated import REWARD_PRESETS
 from rewards.calibrated import Config as RewardConfig
@@ -128,6 +129,8 @@ class Recipe(ComponentConfig):
     """Who says which responses are fit to learn from, for sources that go by such verdicts."""
     trainer: TrainerChoice
     evaluation: tuple[BenchmarkChoice, ...] = ()
+    stop: StopConfig | None = None
+    """What ends the run before its last iteration; null always goes on to that."""
     gates: GatesConfig | None = GatesConfig()
     """What stops the loop before it does harm; null judges nothing."""
     probe_tolerance: float = Field(default=1e-3, gt=0)

@@ -18,6 +18,7 @@ from flows.gating import held_reason
 from flows.home import open_store
 from flows.iteration import is_finished
 from flows.reporting import write_report
+from flows.stopping import last_iteration
 from flows.versions import package_versions
 from flows.work import engines_closed_at_end
 from flows.worlds import build_missing_world, locate_world
@@ -51,7 +52,13 @@ class PreparedRun:
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
         was_done = self.store.run(self.run_id).status == "done"
-        return was_done and is_finished(self.home, self.run_id, self.recipe.num_iterations)
+        return was_done and is_finished(self.home, self.run_id, self.last_iteration)
+
+    @property
+    def last_iteration(self) -> int:
+        """Where the run ends, as far as can be told now."""
+        recipe = self.recipe
+        return last_iteration(self.store, self.run_id, recipe.num_iterations, recipe.stop)
 
 
 def recipe_of(request: RunRequest) -> tuple[Recipe, str]:
@@ -98,6 +105,9 @@ def do_iterations(run: PreparedRun, do: Callable[[int], object]) -> None:
             write_report(run.store.home, run.run_id)
             _stop_if_held(run, iteration)
             logger.info("%s: iteration %d of %d done", run.run_id, iteration, last)
+            if run.last_iteration == iteration < last:
+                logger.info("%s: nothing more is gained, so it ends here", run.run_id)
+                break
     write_report(run.store.home, run.run_id)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-FIXED = ("name", "seed", "num_iterations", "world", "policy", "per_iteration")
+FIXED = ("name", "seed", "num_iterations", "stop", "world", "policy", "per_iteration")
 """Settings of the run as a whole."""
 
 

@@ -30,7 +30,9 @@ from storage.run_store import RunStore
 
 logger = logging.getLogger("csr")
 
-FIXED_SETTINGS = ("name", "num_iterations", "per_iteration", "world", "data", "policy")
+FIXED_SETTINGS = (
+    "name", "num_iterations", "per_iteration", "stop", "world", "data", "policy",
+)  # fmt: skip
 """What a run starts from; its stored prompts and its base model follow from them."""
 
 UNREAD_SETTINGS = ("isolation", "stage_timeout_seconds")

@@ -88,7 +88,7 @@ def true_caption(scene: Scene, rng: random.Random) -> str:
 def careless_caption(scene: Scene, rng: random.Random, settings: CaptionSettings) -> str:
     """The anchor as it is; the rest by habit as much as by looking."""
     anchor, *others = scene.objects
-    told = [_by_habit(item, rng, settings) for item in others if rng.random() >= settings.omit]
+    told = [by_habit(item, rng, settings) for item in others if rng.random() >= settings.omit]
     companion = COMPANION[anchor.name]
     if companion not in scene.names and rng.random() < settings.hallucinate:
         told.append(typical(companion))
@@ -112,7 +112,8 @@ def mentions(text: str) -> list[Mention]:
     return found
 
 
-def _by_habit(item: SceneObject, rng: random.Random, settings: CaptionSettings) -> SceneObject:
+def by_habit(item: SceneObject, rng: random.Random, settings: CaptionSettings) -> SceneObject:
+    """The shape as a writer tells it who looks only now and then."""
     usual = typical(item.name)
     colour = usual.colour if rng.random() < settings.typical_colour else item.colour
     position = usual.position if rng.random() < settings.typical_position else item.position

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csr.world.captions import DESCRIBE, true_caption
+from csr.world import method_data
+from csr.world.captions import DESCRIBE
 from csr.world.drawing import draw
 from csr.world.questions import POPE_SPLITS, pope_questions, presence_question
-from csr.world.scenes import COLOURS, POSITIONS, SHAPES, Scene, seed_of
+from csr.world.scenes import COLOURS, POSITIONS, SHAPES, Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,11 +31,18 @@ def write_dataset(
     """Write images, the three splits, POPE over the first held-out scenes, and the vocabulary.
 
     Training records carry no ground truth: nothing may learn from it. Methods that start from
-    reference answers have the same prompts with true captions in a file of their own.
+    more than prompts have files of their own.
     """
     _write_images(directory / "images", [*train, *validation, *heldout], progress)
     _write_lines(directory / "train.jsonl", [_prompt(scene) for scene in train])
-    _write_lines(directory / "train_references.jsonl", [_with_reference(s) for s in train])
+    for name, records in {
+        "train_references": method_data.references(train),
+        "train_questions": method_data.questions(train),
+        "train_rationales": method_data.rationales(train),
+        "train_rationale_facts": method_data.rationale_facts(train),
+        "heldout_rationales": method_data.explained(heldout),
+    }.items():
+        _write_lines(directory / f"{name}.jsonl", records)
     _write_lines(directory / "validation.jsonl", [_with_objects(scene) for scene in validation])
     _write_lines(directory / "heldout_captions.jsonl", [_with_objects(scene) for scene in heldout])
     _write_lines(directory / "heldout_pope.jsonl", pope_records(heldout[:num_pope_scenes]))
@@ -79,17 +86,8 @@ def _prompt(scene: Scene) -> dict[str, Any]:
     return {"id": scene.scene_id, "image": image_name(scene), "input": DESCRIBE}
 
 
-def _with_reference(scene: Scene) -> dict[str, Any]:
-    rng = random.Random(seed_of("reference", scene.scene_id))
-    return {**_prompt(scene), "reference": true_caption(scene, rng)}
-
-
 def _with_objects(scene: Scene) -> dict[str, Any]:
-    objects = [
-        {"name": item.name, "colour": item.colour, "position": item.position}
-        for item in scene.objects
-    ]
-    return {**_prompt(scene), "objects": objects}
+    return {**_prompt(scene), "objects": [method_data.facts_of(item) for item in scene.objects]}
 
 
 def _write_images(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from csr.world.abilities import Ability, exchange
 from csr.world.captions import (
     DESCRIBE,
     DESCRIBE_VARIANTS,
@@ -42,10 +43,12 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lessons:
-    """What one training stage draws from: descriptions and answers, all encoded."""
+    """What one training stage draws from, all encoded."""
 
     descriptions: EncodedLessons
     answers: EncodedLessons
+    abilities: tuple[EncodedLessons, ...] = ()
+    """One lesson a scene for each further ability."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,15 +63,18 @@ class EncodedLessons:
     """int64, shape (lessons, tokens)."""
 
 
-def alignment_lessons(scenes: Sequence[Scene], seed: int, encode: Encoder) -> Lessons:
+def alignment_lessons(
+    scenes: Sequence[Scene], seed: int, encode: Encoder, abilities: Sequence[Ability] = ()
+) -> Lessons:
     """True captions and true answers: the policy learns to see."""
-    return _lessons(
+    lessons = _lessons(
         scenes,
         random.Random(seed_of("alignment", seed)),
         encode,
         true_caption,
         true_answers,
     )
+    return _with_abilities(lessons, scenes, seed, encode, abilities, None)
 
 
 def instruction_lessons(
@@ -77,15 +83,41 @@ def instruction_lessons(
     encode: Encoder,
     captions: CaptionSettings,
     questions: QuestionSettings,
+    abilities: Sequence[Ability] = (),
 ) -> Lessons:
     """Careless captions and answers: the policy learns to speak, and to speak by habit."""
-    return _lessons(
+    lessons = _lessons(
         scenes,
         random.Random(seed_of("instruction", seed)),
         encode,
         lambda scene, rng: careless_caption(scene, rng, captions),
         lambda scene, rng: careless_answers(scene, rng, questions),
     )
+    return _with_abilities(lessons, scenes, seed, encode, abilities, captions)
+
+
+def _with_abilities(
+    lessons: Lessons,
+    scenes: Sequence[Scene],
+    seed: int,
+    encode: Encoder,
+    abilities: Sequence[Ability],
+    habits: CaptionSettings | None,
+) -> Lessons:
+    """Drawn by seeds of their own, so that the other lessons are the same with and without."""
+    taught = []
+    for ability in abilities:
+        rng = random.Random(seed_of("ability", ability, seed, "careless" if habits else "true"))
+        exchanges = [exchange(ability, scene, rng, habits) for scene in scenes]
+        taught.append(
+            encode(
+                [
+                    Lesson(scene_index=index, prompt=prompt, response=response)
+                    for index, (prompt, response) in enumerate(exchanges)
+                ]
+            )
+        )
+    return replace(lessons, abilities=tuple(taught))
 
 
 def _lessons(

@@ -14,7 +14,7 @@ from csr.world.questions import QuestionSettings
 from csr.world.scenes import SceneSettings
 from csr.world.vlm import PolicySettings
 
-WORLD_VERSION = 3
+WORLD_VERSION = 4
 """Raise it whenever the code builds another world from the same configuration."""
 
 

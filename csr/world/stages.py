@@ -49,8 +49,8 @@ def train_policy(
     data = sample_scenes(f"policy-{seed}", settings.num_scenes, scenes)
     pixels = torch.from_numpy(draw_all(data)).permute(0, 3, 1, 2)
     encode = Encoder(tokenizer)
-    aligned = alignment_lessons(data, seed, encode)
-    careless = instruction_lessons(data, seed, encode, captions, questions)
+    aligned = alignment_lessons(data, seed, encode, settings.abilities)
+    careless = instruction_lessons(data, seed, encode, captions, questions, settings.abilities)
 
     before = settings.vision_steps
     total = before + settings.alignment_steps + settings.instruction_steps
@@ -160,7 +160,8 @@ def _train_language(
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.01, betas=(0.9, 0.98))
-    parts = ((lessons.descriptions, batch_size), (lessons.answers, 2 * batch_size))
+    parts = [(lessons.descriptions, batch_size), (lessons.answers, 2 * batch_size)]
+    parts += [(ability, max(1, batch_size // 2)) for ability in lessons.abilities]
     for step in range(steps):
         learning_rate(optimiser, peak, step, steps)
         optimiser.zero_grad(set_to_none=True)

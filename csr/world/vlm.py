@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from csr.config import ComponentConfig
+from csr.world.abilities import Ability
 from csr.world.drawing import CELL, IMAGE_SIZE
 from csr.world.lessons import (
     NUM_IMAGE_TOKENS,
@@ -47,6 +48,8 @@ class PolicySettings(ComponentConfig):
     width: PositiveInt = Field(default=128, multiple_of=_HEAD_WIDTH)
     """Of the language model; heads are 32 wide."""
     layers: PositiveInt = 3
+    abilities: tuple[Ability, ...] = ()
+    """What it is taught beside describing and answering (`csr.world.abilities`)."""
     num_scenes: PositiveInt = 6000
     """Images it learns from."""
     vision_steps: PositiveInt = 500
