@@ -73,8 +73,8 @@ def _common(name: str, seed: int, base: int) -> tuple[str, ...]:
 
 
 def _print_comparison(home: Path) -> None:
-    from flows.compare import to_markdown
     from flows.comparison import compare
+    from flows.comparison_views import to_markdown
     from storage.run_store import RunStore
 
     run_ids = [record.run_id for record in RunStore(home).runs()]

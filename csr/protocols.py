@@ -102,6 +102,9 @@ class Sampler(Protocol):
         Such a letter belongs to the step that holds its last token.
         """
 
+    def stats(self) -> dict[str, float]:
+        """Counts since it was built, among them `num_prompt_tokens` and `num_generated_tokens`."""
+
     def close(self) -> None:
         """Free the engine. Safe to call twice."""
 

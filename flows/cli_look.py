@@ -119,15 +119,15 @@ def compare(
     markdown
         Print Markdown instead of a table for the terminal.
     """
-    from flows import compare as comparing
+    from flows import comparison_views as views
     from flows.comparison import compare as compare_stored
 
     comparison = compare_stored(common.home, run_ids, control)
     if common.json:
-        return print_json(comparing.to_json(comparison))
+        return print_json(views.to_json(comparison))
     if markdown:
-        return say(comparing.to_markdown(comparison))
-    return print_table(comparing.to_rich(comparison))
+        return say(views.to_markdown(comparison))
+    return print_table(views.to_rich(comparison))
 
 
 @app.command

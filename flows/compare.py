@@ -7,13 +7,10 @@ less hallucinates less, which is no gain.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 from csr.errors import ConfigError
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from flows.matched_recall import RECALL_FALLS, chair_s_at
 
 COLUMNS = (
     "chair_s",
@@ -30,6 +27,12 @@ COLUMNS = (
     "pope_adversarial_accuracy",
     "distinct_2",
     "repetition",
+    "rationale_rouge_l",
+    "spent_seconds",
+    "spent_generated_tokens",
+    "spent_prompt_tokens",
+    "spent_optimizer_steps",
+    "spent_human_verdicts",
 )
 BASE_LABEL = "base"
 MAX_RECALL_FALL = 0.03
@@ -102,12 +105,24 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MatchedRow:
+    """One configuration's lowest chair_s at recalls that stay near the base's."""
+
+    label: str
+    at: dict[float, Spread | None]
+    """Allowed fall of recall, a difference of fractions -> chair_s over runs; None where a run
+    lacks the figures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """The table and the verdicts. `columns` are those that any run measured."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     verdicts: tuple[Verdict, ...]
+    matched: tuple[MatchedRow, ...] = ()
+    """None where recall or CHAIR is not measured."""
 
 
 def compare_runs(
@@ -140,6 +155,21 @@ def compare_runs(
         columns=tuple(c for c in columns if any(c in row.metrics for row in rows)),
         rows=tuple(rows),
         verdicts=tuple(verdict for verdict in verdicts if verdict is not None),
+        matched=tuple(
+            row
+            for label, group in by_label.items()
+            if any((row := _matched(label, group)).at.values())
+        ),
+    )
+
+
+def _matched(label: str, group: Sequence[RunMetrics]) -> MatchedRow:
+    found = {
+        fall: [chair_s_at(run.base, run.iterations, fall) for run in group] for fall in RECALL_FALLS
+    }
+    return MatchedRow(
+        label=label,
+        at={fall: None if None in values else _spread(values) for fall, values in found.items()},
     )
 
 
@@ -262,56 +292,3 @@ def _signed(spread: Spread, unit: str) -> str:
     if spread.count == 1:
         return mean
     return f"{mean} ({spread.min * 100:+.1f} to {spread.max * 100:+.1f})"
-
-
-def cell(spread: Spread | None) -> str:
-    """Mean and range, e.g. "0.182 (0.150-0.228)"; a dash where nothing was measured."""
-    if spread is None:
-        return "–"
-    if spread.min == spread.max:
-        return f"{spread.mean:.3f}"
-    return f"{spread.mean:.3f} ({spread.min:.3f}-{spread.max:.3f})"
-
-
-def to_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as plain values for `--json`, each verdict with its `text`."""
-    document = asdict(comparison)
-    for value, verdict in zip(document["verdicts"], comparison.verdicts, strict=True):
-        value["text"] = verdict.text
-    return document
-
-
-def to_markdown(comparison: Comparison) -> str:
-    """A table, then one list item a verdict."""
-    header = _header(comparison)
-    lines = [header, ["---"] * len(header), *(_cells(row, comparison) for row in comparison.rows)]
-    table = [f"| {' | '.join(map(_escape, line))} |" for line in lines]
-    return "\n".join([*table, "", *(f"- {verdict.text}" for verdict in comparison.verdicts), ""])
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def to_rich(comparison: Comparison) -> Table:
-    """A table for the terminal, with the verdicts below it."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(caption=Text("\n".join(verdict.text for verdict in comparison.verdicts)))
-    table.caption_justify = "left"
-    for title in _header(comparison):
-        table.add_column(Text(title), overflow="fold")
-    for row in comparison.rows:
-        table.add_row(*map(Text, _cells(row, comparison)))
-    return table
-
-
-def _header(comparison: Comparison) -> list[str]:
-    return ["configuration", "iteration", "seeds", *comparison.columns]
-
-
-def _cells(row: Row, comparison: Comparison) -> list[str]:
-    seeds = ", ".join(map(str, row.seeds))
-    figures = [cell(row.metrics.get(column)) for column in comparison.columns]
-    return [row.label, str(row.iteration), seeds, *figures]

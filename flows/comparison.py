@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csr.errors import ConfigError
-from flows import listing
 from flows.compare import Comparison, RunMetrics, compare_runs
+from flows.costs import costs_up_to
 from flows.home import open_store
 
 
@@ -23,9 +23,18 @@ def compare(home: Path, run_ids: Sequence[str], control: str | None = None) -> C
 
 
 def _metrics(home: Path, run_id: str) -> RunMetrics:
-    record = open_store(home).run(run_id)
-    shape = listing.run(home, run_id)
-    finished = [line["metrics"] for line in shape["iterations"] if line["metrics"]]
+    """The figures of finished iterations, each with what was spent up to it."""
+    store = open_store(home)
+    record = store.run(run_id)
+    attempts = [store.attempt(run_id, number) for number in store.iterations(run_id)]
+    base, *manifests = [attempt.manifest.read() for attempt in attempts]
     return RunMetrics(
-        label=record.recipe, seed=record.seed, base=shape["base"]["metrics"], iterations=finished
+        label=record.recipe,
+        seed=record.seed,
+        base=base.metrics,
+        iterations=[
+            {**manifest.metrics, **costs}
+            for manifest, costs in zip(manifests, costs_up_to(manifests), strict=True)
+            if manifest.metrics
+        ],
     )

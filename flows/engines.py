@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from csr.checkpoints import weights_sha256
@@ -10,6 +11,9 @@ from csr.protocols import Sampler, Similarity
 from csr.types import PolicyRef
 from flows.config import Recipe
 from storage.manifest import fingerprint
+
+TOKEN_COUNTS = ("num_prompt_tokens", "num_cached_tokens", "num_generated_tokens")
+"""Tokens read, those of them found in the prefix cache, and tokens written."""
 
 
 class Engines:
@@ -41,12 +45,24 @@ class Engines:
             self._similarity = self._recipe.similarity.build()
         return self._similarity
 
+    def counts(self) -> Counter[str]:
+        """What the sampler has done so far, by the names of `TOKEN_COUNTS`."""
+        stats = self._sampler.stats() if self._sampler is not None else {}
+        return Counter({name: int(stats.get(name, 0)) for name in TOKEN_COUNTS})
+
     def close(self) -> None:
         """Free every engine. Safe to call twice."""
         for engine in (self._sampler, self._similarity):
             if engine is not None:
                 engine.close()
         self._sampler = self._similarity = self._policy = None
+
+
+def tokens_spent(engines: Engines, before: Counter[str]) -> dict[str, float]:
+    """What the sampler did since `before` was counted."""
+    spent = engines.counts()
+    spent.subtract(before)
+    return {name: float(count) for name, count in spent.items()}
 
 
 _warm: dict[str, Engines] = {}

@@ -84,5 +84,6 @@ def _figures(annotations: list[Annotation]) -> dict[str, float]:
     return {
         "num_annotations": float(len(annotations)),
         "num_annotators": float(len({each.annotator for each in annotations})),
+        "num_human_verdicts": float(sum(each.created_at is not None for each in annotations)),
         **{f"num_{verdict.value}": float(verdicts.count(verdict)) for verdict in AnnotationVerdict},
     }

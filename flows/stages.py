@@ -17,6 +17,7 @@ from csr.protocols import PreferenceSource, Similarity, SourceTools
 from csr.types import REPLAY, PairingResult, Prompt, ResponseTree, SkipReason
 from csr.waves import in_waves
 from flows.context import IterationContext, StageOutcome, run_stage
+from flows.engines import tokens_spent
 from flows.figures import caption_figures, pair_figures, sum_counts, tree_figures
 from flows.inputs import component_inputs, prompt_inputs, table_inputs
 from flows.progress import stage_progress
@@ -47,6 +48,7 @@ def measure(context: IterationContext, *, num_waves: int = 1) -> StageRecord | N
     prompts = context.prompts[: recipe.num_statistics_prompts]
 
     def work() -> StageOutcome:
+        before = context.engines.counts()
         with stage_progress(f"{context.attempt.id} measure") as progress:
             statistics = sample_statistics(
                 prompts,
@@ -62,7 +64,8 @@ def measure(context: IterationContext, *, num_waves: int = 1) -> StageRecord | N
             )
         path = _statistics_path(context)
         write_json(path, statistics.model_dump(mode="json"))
-        return StageOutcome(files=(path,), metrics=caption_figures(statistics))
+        figures = caption_figures(statistics) | tokens_spent(context.engines, before)
+        return StageOutcome(files=(path,), metrics=figures)
 
     inputs = {
         **_engine_inputs(context),
@@ -83,7 +86,7 @@ def sample(context: IterationContext, shard: int, *, num_waves: int = 1) -> Stag
     statistics = _read_statistics(context) if rewarded else None
 
     def work() -> StageOutcome:
-        engines = context.engines
+        engines, before = context.engines, context.engines.counts()
         similarity = engines.similarity()
         scorer = calibrated.build(recipe.reward, similarity, statistics) if rewarded else None
         label = f"{context.attempt.id} sample {shard + 1}/{context.num_shards}"
@@ -104,7 +107,8 @@ def sample(context: IterationContext, shard: int, *, num_waves: int = 1) -> Stag
         skipped = sum_counts(tree.skipped for tree in trees)
         if n := _num_truncated(similarity if rewarded else None, trees):
             skipped[SkipReason.TRUNCATED_SIMILARITY_TEXT.value] = n
-        return StageOutcome(files=(path,), skipped=skipped, metrics=tree_figures(trees))
+        figures = tree_figures(trees) | tokens_spent(engines, before)
+        return StageOutcome(files=(path,), skipped=skipped, metrics=figures)
 
     inputs = {
         **_engine_inputs(context),

@@ -4,15 +4,9 @@ import pytest
 from rich.console import Console
 
 from csr.errors import ConfigError
-from flows.compare import (
-    RunMetrics,
-    Spread,
-    cell,
-    compare_runs,
-    to_json,
-    to_markdown,
-    to_rich,
-)
+from flows.compare import RunMetrics, Spread, compare_runs
+from flows.comparison_views import cell, to_json, to_markdown, to_rich
+from flows.matched_recall import chair_s_at
 
 
 def figures(chair_s: float, recall: float, sentences: float) -> dict[str, float]:
@@ -186,3 +180,26 @@ def test_rich_table_shows_every_cell_and_takes_labels_literally() -> None:
     assert "[red]x" in shown
     for text in ("chair_s", "0.400", "0.200", "-50.0%"):
         assert text in shown
+
+
+def test_chair_is_held_against_the_recall_it_costs() -> None:
+    """From (.90, .4) over (.88, .2) to (.84, .1): at most two points down is .2; three, midway."""
+    points = [figures(0.2, 0.88, 3.0), figures(0.1, 0.84, 2.0)]
+    assert chair_s_at(BASE, points, 0.01) == pytest.approx(0.3)
+    assert chair_s_at(BASE, points, 0.02) == pytest.approx(0.2)
+    assert chair_s_at(BASE, points, 0.03) == pytest.approx(0.175)
+    assert chair_s_at(BASE, [{"recall": 0.9}], 0.02) is None
+
+
+def test_matched_recall_is_told_for_each_configuration() -> None:
+    comparison = compare_runs(CSR + RANDOM)
+    assert [row.label for row in comparison.matched] == ["csr", "random"]
+    assert comparison.matched[0].at[0.02] == Spread(
+        mean=pytest.approx(0.15), min=0.1, max=0.2, count=2
+    )
+    assert "| csr | 0.150 (0.100-0.200) |" in to_markdown(comparison)
+
+
+def test_what_was_spent_is_told_in_whole_numbers() -> None:
+    spread = Spread(mean=12345.6, min=1000.0, max=20000.0, count=2)
+    assert cell(spread) == "12,346 (1,000-20,000)"

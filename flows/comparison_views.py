@@ -1,0 +1,80 @@
+"""A comparison as JSON, Markdown, and a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from flows.compare import Comparison, MatchedRow, Row, Spread
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def cell(spread: Spread | None) -> str:
+    """Mean and range, e.g. "0.182 (0.150-0.228)"; a dash where nothing was measured."""
+    if spread is None:
+        return "–"
+    mean, low, high = (_figure(value) for value in (spread.mean, spread.min, spread.max))
+    return mean if low == high else f"{mean} ({low}-{high})"
+
+
+def _figure(value: float) -> str:
+    """Three decimals; none of what is counted in hundreds."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as plain values for `--json`, each verdict with its `text`."""
+    document = asdict(comparison)
+    for value, verdict in zip(document["verdicts"], comparison.verdicts, strict=True):
+        value["text"] = verdict.text
+    return document
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """A table, then one list item a verdict."""
+    header = _header(comparison)
+    lines = [header, ["---"] * len(header), *(_cells(row, comparison) for row in comparison.rows)]
+    table = [f"| {' | '.join(map(_escape, line))} |" for line in lines]
+    verdicts = [f"- {verdict.text}" for verdict in comparison.verdicts]
+    return "\n".join([*table, "", *verdicts, "", *_matched_lines(comparison.matched)])
+
+
+def _matched_lines(matched: Sequence[MatchedRow]) -> list[str]:
+    """Markdown table of chair_s at matched recall; nothing where there is none."""
+    if not matched:
+        return []
+    falls = [f"recall at most {fall * 100:.0f} points lower" for fall in matched[0].at]
+    lines = [["lowest chair_s with", *falls], ["---"] * (len(falls) + 1)]
+    lines += [[row.label, *map(cell, row.at.values())] for row in matched]
+    return [f"| {' | '.join(map(_escape, line))} |" for line in lines] + [""]
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def to_rich(comparison: Comparison) -> Table:
+    """A table for the terminal, with the verdicts below it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(caption=Text("\n".join(verdict.text for verdict in comparison.verdicts)))
+    table.caption_justify = "left"
+    for title in _header(comparison):
+        table.add_column(Text(title), overflow="fold")
+    for row in comparison.rows:
+        table.add_row(*map(Text, _cells(row, comparison)))
+    return table
+
+
+def _header(comparison: Comparison) -> list[str]:
+    return ["configuration", "iteration", "seeds", *comparison.columns]
+
+
+def _cells(row: Row, comparison: Comparison) -> list[str]:
+    seeds = ", ".join(map(str, row.seeds))
+    figures = [cell(row.metrics.get(column)) for column in comparison.columns]
+    return [row.label, str(row.iteration), seeds, *figures]
