@@ -157,6 +157,11 @@ def test_markdown() -> None:
         "| a\\|b | 1 | 1 | 0.200 | 0.900 | 3.000 |\n"
         "\n"
         "- a|b, iteration 1, against base: chair_s -50.0%, recall +0.0 points, length +0.0%.\n"
+        "\n"
+        "| lowest chair_s with | recall at most 1 points lower | recall at most 2 points lower |"
+        " recall at most 3 points lower |\n"
+        "| --- | --- | --- | --- |\n"
+        "| a\\|b | 0.200 | 0.200 | 0.200 |\n"
     )
 
 
