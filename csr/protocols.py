@@ -86,14 +86,28 @@ class Sampler(Protocol):
         """One whole response for each request (its prefix included), in request order."""
 
     def score(
-        self, prompts: Sequence[Prompt], token_ids: Sequence[Sequence[int]]
+        self,
+        prompts: Sequence[Prompt],
+        token_ids: Sequence[Sequence[int]],
+        *,
+        with_image: bool = True,
     ) -> list[tuple[float, ...]]:
-        """Raw log-probability of each given response token, in nats, one tuple a prompt."""
+        """Raw log-probability of each given response token, in nats, one tuple a prompt.
+
+        Without the image the prompt is the same user turn, and no image stands in it.
+        """
 
     def encode(self, prompt: Prompt, response: str) -> tuple[int, ...]:
         """The token ids of a text as a whole response to `prompt`, the end token included.
 
         DataError where no response could say it.
+        """
+
+    def encode_beginning(self, prompt: Prompt, text: str) -> tuple[int, ...]:
+        """The token ids of a text right behind `prompt`, as it is written: what a response may
+        begin with. Neither a space nor the end token is added.
+
+        Empty where the tokenizer would join the text with the prompt's last token.
         """
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -49,53 +49,76 @@ def load_processor(model_path: str) -> Any:
     return processor
 
 
-def render_prompt(processor: Any, text: str) -> str:
+def render_prompt(processor: Any, text: str, *, with_image: bool = True) -> str:
     """The text of one user turn (image first, then `text`), up to where the response begins.
 
     ModelError without a chat template; DataError where `text` holds an image marker.
     """
     _refuse_markers(_markers(processor), text, "prompt")
-    return _rendered(processor, [_user_turn(text)], add_generation_prompt=True)
+    turn = _user_turn(text, with_image=with_image)
+    return _rendered(processor, [turn], add_generation_prompt=True)
 
 
-def prompt_token_ids(processor: Any, text: str) -> list[int]:
+def prompt_token_ids(processor: Any, text: str, *, with_image: bool = True) -> list[int]:
     """The rendered prompt's token ids with ONE image placeholder, not yet expanded.
 
-    ModelError where the template yields no placeholder, or more than one.
+    Without the image there is none. ModelError where the template yields another number.
     """
-    rendered = render_prompt(processor, text)
-    add_special = adds_special_tokens(processor, rendered)
-    token_ids = list(processor.tokenizer(rendered, add_special_tokens=add_special)["input_ids"])
-    placeholders = token_ids.count(image_token_id(processor))
-    if placeholders != 1:
+    token_ids = _token_ids(processor, render_prompt(processor, text, with_image=with_image))
+    placeholders, images = token_ids.count(image_token_id(processor)), int(with_image)
+    if placeholders != images:
         raise ModelError(
             f"The chat template of {_name(processor)} gives {placeholders} image placeholders for "
-            "one image; it must give exactly one. Check chat_template.jinja against the "
-            "tokenizer's image token."
+            f"{images or 'no'} image{'' if images else 's'}; it must give exactly {images}. Check "
+            "chat_template.jinja against the tokenizer's image token."
         )
     return token_ids
 
 
 def expanded_inputs(
-    processor: Any, texts: Sequence[str], images: Sequence[Image]
+    processor: Any, texts: Sequence[str], images: Sequence[Image | None]
 ) -> dict[str, Any]:
-    """The processor's own expansion of one image and one prompt text a sample.
+    """The processor's own expansion of one image, or none, and one prompt text a sample.
 
     Returns `input_ids` (a list of int lists, not padded, each image placeholder expanded
     to as many tokens as the image has), any other per-token entry in the same form, and
     the image entries (`pixel_values`, ...) as the tensors the model's forward takes, all
-    samples together in order. There is no attention mask: no entry is padding.
+    images together in order. There is no attention mask: no entry is padding.
     """
-    rendered = [render_prompt(processor, text) for text in texts]
+    seen = [(text, image) for text, image in zip(texts, images, strict=True) if image is not None]
+    inputs = _with_images(processor, seen) if seen else {"input_ids": []}
+    for row, (text, image) in enumerate(zip(texts, images, strict=True)):
+        if image is None:
+            token_ids = prompt_token_ids(processor, text, with_image=False)
+            for name, part in inputs.items():
+                if isinstance(part, list):  # one value a token; plain text has type 0
+                    part.insert(row, token_ids if name == "input_ids" else [0] * len(token_ids))
+    return inputs
+
+
+def _with_images(processor: Any, seen: Sequence[tuple[str, Image]]) -> dict[str, Any]:
+    rendered = [render_prompt(processor, text) for text, _ in seen]
     flags = {adds_special_tokens(processor, text) for text in rendered}
     assert len(flags) == 1, "one template either writes the BOS text or it does not"
     batch = processor(
         text=rendered,
-        images=[[image] for image in images],
+        images=[[image] for _, image in seen],
         text_kwargs={"add_special_tokens": flags.pop(), "padding": False, "truncation": False},
         images_kwargs={"return_tensors": "pt"},
     )
     return {name: batch[name] for name in batch if name != "attention_mask"}
+
+
+def beginning_token_ids(processor: Any, text: str, beginning: str) -> list[int]:
+    """The token ids of `beginning` right behind the prompt `text`, nothing added.
+
+    Empty where the tokenizer would join it with the prompt's last token. DataError where it
+    holds an image marker or the end token.
+    """
+    _refuse_markers([*_markers(processor), processor.tokenizer.eos_token], beginning, "answer")
+    prompt = render_prompt(processor, text)
+    before, all_ids = (_token_ids(processor, each) for each in (prompt, prompt + beginning))
+    return all_ids[len(before) :] if all_ids[: len(before)] == before else []
 
 
 def response_token_ids(processor: Any, text: str, response: str) -> list[int]:
@@ -112,11 +135,7 @@ def response_token_ids(processor: Any, text: str, response: str) -> list[int]:
     answer = {"role": "assistant", "content": [{"type": "text", "text": response}]}
     whole = _rendered(processor, [_user_turn(text), answer], add_generation_prompt=False)
     said = whole.removeprefix(prompt).partition(tokenizer.eos_token)[0].rstrip()
-    add_special = adds_special_tokens(processor, prompt)
-    before, all_ids = (
-        list(tokenizer(each, add_special_tokens=add_special)["input_ids"])
-        for each in (prompt, prompt + said)
-    )
+    before, all_ids = (_token_ids(processor, each) for each in (prompt, prompt + said))
     if not whole.startswith(prompt) or all_ids[: len(before)] != before:
         raise ModelError(
             f"The chat template of {_name(processor)} does not write an answer behind the prompt "
@@ -152,8 +171,14 @@ def media_token_ids(processor: Any) -> tuple[int, ...]:
     return (image_token_id(processor), *(int(i) for i in others if i is not None and i < known))
 
 
-def _user_turn(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+def _token_ids(processor: Any, rendered: str) -> list[int]:
+    add_special = adds_special_tokens(processor, rendered)
+    return list(processor.tokenizer(rendered, add_special_tokens=add_special)["input_ids"])
+
+
+def _user_turn(text: str, *, with_image: bool = True) -> dict[str, Any]:
+    said = {"type": "text", "text": text}
+    return {"role": "user", "content": [{"type": "image"}, said] if with_image else [said]}
 
 
 def _rendered(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:

@@ -51,22 +51,27 @@ class Language:
         self._config = config
         self._replies = tuple((*encode(reply), EOS_ID) for reply in config.replies)
 
-    def next_logprobs(self, policy: str, prompt: Prompt, ids: tuple[int, ...]) -> dict[int, float]:
+    def next_logprobs(
+        self, policy: str, prompt: Prompt, ids: tuple[int, ...], *, with_image: bool = True
+    ) -> dict[int, float]:
         """Log-probabilities of the tokens that may follow `ids`, summing to one.
 
         `policy` is the digest of its weights.
         """
-        context = f"{policy}/{_image_identity(prompt)}/{prompt.text}/{ids}"
+        image = _image_identity(prompt) if with_image else ""
+        context = f"{policy}/{image}/{prompt.text}/{ids}"
         tokens = self._allowed(ids)
         logits = {token: self._config.spread * _unit(f"{context}/{token}") for token in tokens}
         total = math.log(sum(math.exp(logit) for logit in logits.values())) if logits else 0.0
         return {token: logit - total for token, logit in logits.items()}
 
-    def score(self, policy: str, prompt: Prompt, ids: tuple[int, ...]) -> tuple[float, ...]:
+    def score(
+        self, policy: str, prompt: Prompt, ids: tuple[int, ...], *, with_image: bool = True
+    ) -> tuple[float, ...]:
         """Log-probability of each token. DataError where it is not in the language."""
         values = []
         for index, token in enumerate(ids):
-            known = self.next_logprobs(policy, prompt, ids[:index])
+            known = self.next_logprobs(policy, prompt, ids[:index], with_image=with_image)
             if token not in known:
                 raise DataError(
                     f"Token {token} at place {index} of the response to prompt "

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csr.errors import ConfigError, ModelError, NumericalError
+from csr.errors import ConfigError, DataError, ModelError, NumericalError
 from csr.images import load_image
 from csr.protocols import StepRule, StepSettings
 from csr.steps import step_end, whole_letters
-from csr.types import FinishReason, ImageRef, StepRequest
+from csr.types import FinishReason, ImageRef, Prompt, StepRequest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -149,6 +149,15 @@ def check_tokens(
         raise ModelError(
             "The policy sampled an image or video marker, which no response may hold. The marker "
             "was not banned by the engine; install the pinned version."
+        )
+
+
+def refuse_markers(prompt: Prompt, token_ids: Sequence[int], media_ids: Sequence[int]) -> None:
+    """DataError where a response that is to be scored holds an image or video marker."""
+    if set(media_ids) & set(token_ids):
+        raise DataError(
+            f"The response to prompt {prompt.prompt_id!r} holds an image or video marker; "
+            "no policy could have said it. Score only sampled responses."
         )
 
 

@@ -20,6 +20,7 @@ from csr.types import FinishReason, Prompt, StepRequest
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
 _LEAST_NOISE = 1e-30
 """Keeps the logarithm of an exponential draw finite."""
@@ -56,9 +57,9 @@ class LoadedPolicy:
         """See `Sampler.decode`."""
         return decoded(self.processor, token_ids)
 
-    def prompt_length(self, prompt: Prompt) -> int:
+    def prompt_length(self, prompt: Prompt, *, with_image: bool = True) -> int:
         """Tokens of the prompt with its image expanded."""
-        image = self.images.load(prompt.image)
+        image = self.images.load(prompt.image) if with_image else None
         inputs = rendering.expanded_inputs(self.processor, [prompt.text], [image])
         return len(inputs["input_ids"][0])
 
@@ -93,7 +94,8 @@ def grow(
 
     prompts = [row.request.prompt for row in rows]
     prefixes = [row.request.prefix_token_ids for row in rows]
-    inputs, lengths = _model_inputs(policy, prompts, prefixes, left=True)
+    images = [policy.images.load(prompt.image) for prompt in prompts]
+    inputs, lengths = _model_inputs(policy, prompts, images, prefixes, left=True)
     choice = _Choice(policy, rows, temperature, top_p, rule)
     with torch.inference_mode():
         policy.model.generate(
@@ -110,7 +112,11 @@ def grow(
 
 
 def score(
-    policy: LoadedPolicy, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]
+    policy: LoadedPolicy,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Sequence[int]],
+    *,
+    with_image: bool = True,
 ) -> list[tuple[float, ...]]:
     """Raw log-probabilities of the responses' tokens, in one forward pass.
 
@@ -118,7 +124,8 @@ def score(
     """
     import torch
 
-    inputs, starts = _model_inputs(policy, prompts, responses, left=False)
+    images = [policy.images.load(p.image) if with_image else None for p in prompts]
+    inputs, starts = _model_inputs(policy, prompts, images, responses, left=False)
     total = inputs["input_ids"].shape[1]
     kept = total - min(starts) + 1  # the logits before a token are those that speak of it
     with torch.inference_mode():
@@ -231,13 +238,13 @@ def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
 def _model_inputs(
     policy: LoadedPolicy,
     prompts: Sequence[Prompt],
+    images: Sequence[Image | None],
     responses: Sequence[Sequence[int]],
     *,
     left: bool,
 ) -> tuple[dict[str, torch.Tensor], list[int]]:
     """Padded inputs of prompt + response rows, and each row's number of prompt tokens."""
     texts = [prompt.text for prompt in prompts]
-    images = [policy.images.load(prompt.image) for prompt in prompts]
     parts = rendering.expanded_inputs(policy.processor, texts, images)
     lengths = [len(ids) for ids in parts["input_ids"]]
     device, dtype = policy.model.device, policy.model.dtype

@@ -31,6 +31,7 @@ class Job:
     response_ids: tuple[int, ...]
     params: Any
     """`vllm.SamplingParams`."""
+    with_image: bool = True
 
 
 class ServedPolicy:
@@ -49,7 +50,7 @@ class ServedPolicy:
         self.eos_ids: frozenset[int] = frozenset()
         self._images = ImageCache()
         self._image_sizes: dict[str, tuple[int, int]] = {}
-        self._prompt_ids: dict[str, list[int]] = {}
+        self._prompt_ids: dict[tuple[str, bool], list[int]] = {}
         self._expanded_ids: dict[tuple[str, tuple[int, int]], list[int]] = {}
         self.counts = dict.fromkeys(
             ("num_requests", "num_prompt_tokens", "num_cached_tokens", "num_generated_tokens"), 0
@@ -101,15 +102,21 @@ class ServedPolicy:
         """See `Sampler.encode`."""
         return tuple(rendering.response_token_ids(self._processor, prompt.text, response))
 
+    def encode_beginning(self, prompt: Prompt, text: str) -> tuple[int, ...]:
+        """See `Sampler.encode_beginning`."""
+        return tuple(rendering.beginning_token_ids(self._processor, prompt.text, text))
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""
         return decoded(self._processor, token_ids)
 
-    def expanded_ids(self, prompt: Prompt) -> list[int]:
+    def expanded_ids(self, prompt: Prompt, *, with_image: bool = True) -> list[int]:
         """The prompt's ids as the processor itself expands the image.
 
         The expansion depends on the image's size alone, so it is kept by text and size.
         """
+        if not with_image:
+            return self._written_ids(prompt.text, with_image=False)
         identity = image_identity(prompt.image)
         if identity not in self._image_sizes:
             self._image_sizes[identity] = self._images.load(prompt.image).size
@@ -150,18 +157,29 @@ class ServedPolicy:
         return list(outputs)
 
     def _input(self, job: Job) -> dict[str, Any]:
-        text = job.prompt.text
-        if text not in self._prompt_ids:
-            self._prompt_ids[text] = rendering.prompt_token_ids(self._processor, text)
+        written = self._written_ids(job.prompt.text, with_image=job.with_image)
+        token_ids = [*written, *job.response_ids]
+        if not job.with_image:
+            return {"prompt_token_ids": token_ids}
         image = job.prompt.image
         return {
-            "prompt_token_ids": [*self._prompt_ids[text], *job.response_ids],
+            "prompt_token_ids": token_ids,
             "multi_modal_data": {"image": self._images.load(image)},
             "multi_modal_uuids": {"image": [image_identity(image)]},
         }
 
+    def _written_ids(self, text: str, *, with_image: bool) -> list[int]:
+        """The prompt's ids with its image, if any, as one placeholder."""
+        key = (text, with_image)
+        if key not in self._prompt_ids:
+            self._prompt_ids[key] = rendering.prompt_token_ids(
+                self._processor, text, with_image=with_image
+            )
+        return self._prompt_ids[key]
+
     def _check(self, job: Job, output: Any) -> None:
-        expected = [*self.expanded_ids(job.prompt), *job.response_ids]
+        expected_ids = self.expanded_ids(job.prompt, with_image=job.with_image)
+        expected = [*expected_ids, *job.response_ids]
         if list(output.prompt_token_ids) != expected:
             raise ModelError(
                 f"vLLM read prompt {job.prompt.prompt_id!r} as {len(output.prompt_token_ids)} "
@@ -184,15 +202,21 @@ class ServedPolicy:
         self.counts["num_cached_tokens"] += output.num_cached_tokens or 0
         self.counts["num_generated_tokens"] += sum(len(c.token_ids) for c in output.outputs)
 
-    def check_room(self, prompt: Prompt, num_tokens: int) -> None:
+    def check_room(self, prompt: Prompt, num_tokens: int, *, with_image: bool = True) -> None:
         """ConfigError where `num_tokens` more do not fit behind the prompt."""
-        num_prompt = len(self.expanded_ids(prompt))
+        num_prompt = len(self.expanded_ids(prompt, with_image=with_image))
         if num_prompt + num_tokens > self.max_context_tokens:
             raise ConfigError(
                 f"Prompt {prompt.prompt_id!r} with its response takes {num_prompt + num_tokens} "
                 f"tokens, more than the context of {self.max_context_tokens}. Raise the sampler's "
                 "max_context_tokens, up to what the model allows."
             )
+
+
+def sampled_logprobs(completion: Any) -> list[float]:
+    """The sampled tokens' own log-probabilities; check_tokens finds what is missing."""
+    pairs = zip(completion.token_ids, completion.logprobs or (), strict=False)
+    return [row[token_id].logprob for token_id, row in pairs if token_id in row]
 
 
 def _failure(error: Exception) -> ModelError | EngineLost:

@@ -101,17 +101,25 @@ class ScriptedSampler:
         return [self._whole(request, settings) for request in requests]
 
     def score(
-        self, prompts: Sequence[Prompt], token_ids: Sequence[Sequence[int]]
+        self,
+        prompts: Sequence[Prompt],
+        token_ids: Sequence[Sequence[int]],
+        *,
+        with_image: bool = True,
     ) -> list[tuple[float, ...]]:
         """See `Sampler.score`. DataError where a response is not in the language."""
         return [
-            self._language.score(self._speaker(), prompt, tuple(ids))
+            self._language.score(self._speaker(), prompt, tuple(ids), with_image=with_image)
             for prompt, ids in zip(prompts, token_ids, strict=True)
         ]
 
     def encode(self, prompt: Prompt, response: str) -> tuple[int, ...]:
         """See `Sampler.encode`."""
         return (*encode(response), EOS_ID)
+
+    def encode_beginning(self, prompt: Prompt, text: str) -> tuple[int, ...]:
+        """See `Sampler.encode_beginning`."""
+        return encode(text)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""

@@ -21,7 +21,7 @@ from pydantic import Field
 from csr import rendering
 from csr.checkpoints import resolve_model
 from csr.config import ComponentConfig
-from csr.errors import ConfigError, DataError
+from csr.errors import ConfigError
 from csr.memory import memory_errors
 from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepRule, StepSettings
@@ -34,6 +34,7 @@ from csr.samplers._shared import (
     derived_seed,
     eos_token_ids,
     image_identity,
+    refuse_markers,
     response_limit,
     step_limits,
 )
@@ -84,7 +85,7 @@ class TransformersSampler:
         self._images = ImageCache()
         self._loaded: batches.LoadedPolicy | None = None
         self._sha256 = ""
-        self._prompt_lengths: dict[tuple[str, str], int] = {}
+        self._prompt_lengths: dict[tuple[str, str | None], int] = {}
         self._counts = dict.fromkeys(
             ("num_requests", "num_prompt_tokens", "num_generated_tokens"), 0
         )
@@ -143,22 +144,32 @@ class TransformersSampler:
         return [self._response(row) for row in rows]
 
     def score(
-        self, prompts: Sequence[Prompt], token_ids: Sequence[Sequence[int]]
+        self,
+        prompts: Sequence[Prompt],
+        token_ids: Sequence[Sequence[int]],
+        *,
+        with_image: bool = True,
     ) -> list[tuple[float, ...]]:
         """See `Sampler.score`. DataError where a response holds an image marker."""
         for prompt, ids in zip(prompts, token_ids, strict=True):
-            self._check_scorable(prompt, ids)
+            self._check_scorable(prompt, ids, with_image)
         scores: list[tuple[float, ...]] = []
         for start in range(0, len(prompts), self._config.batch_size):
             batch = slice(start, start + self._config.batch_size)
             with memory_errors("scoring", _ADVICE):
-                scores += batches.score(self._policy, prompts[batch], token_ids[batch])
+                scores += batches.score(
+                    self._policy, prompts[batch], token_ids[batch], with_image=with_image
+                )
         return scores
 
     def encode(self, prompt: Prompt, response: str) -> tuple[int, ...]:
         """See `Sampler.encode`."""
         ids = rendering.response_token_ids(self._policy.processor, prompt.text, response)
         return tuple(ids)
+
+    def encode_beginning(self, prompt: Prompt, text: str) -> tuple[int, ...]:
+        """See `Sampler.encode_beginning`."""
+        return tuple(rendering.beginning_token_ids(self._policy.processor, prompt.text, text))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""
@@ -183,10 +194,10 @@ class TransformersSampler:
         assert self._loaded is not None, "load_policy comes first, and must have succeeded"
         return self._loaded
 
-    def _prompt_length(self, prompt: Prompt) -> int:
-        key = (prompt.text, image_identity(prompt.image))
+    def _prompt_length(self, prompt: Prompt, *, with_image: bool = True) -> int:
+        key = (prompt.text, image_identity(prompt.image) if with_image else None)
         if key not in self._prompt_lengths:
-            self._prompt_lengths[key] = self._policy.prompt_length(prompt)
+            self._prompt_lengths[key] = self._policy.prompt_length(prompt, with_image=with_image)
         return self._prompt_lengths[key]
 
     def _row(self, request: StepRequest, settings: StepSettings, index: int) -> batches.Row:
@@ -216,13 +227,9 @@ class TransformersSampler:
                 )
         self._counts["num_generated_tokens"] += sum(len(row.token_ids) for row in rows)
 
-    def _check_scorable(self, prompt: Prompt, token_ids: Sequence[int]) -> None:
-        if set(self._policy.media_ids) & set(token_ids):
-            raise DataError(
-                f"The response to prompt {prompt.prompt_id!r} holds an image or video marker; "
-                "no policy could have said it. Score only sampled responses."
-            )
-        total = self._prompt_length(prompt) + len(token_ids)
+    def _check_scorable(self, prompt: Prompt, token_ids: Sequence[int], with_image: bool) -> None:
+        refuse_markers(prompt, token_ids, self._policy.media_ids)
+        total = self._prompt_length(prompt, with_image=with_image) + len(token_ids)
         if total > self._policy.max_context_tokens:
             raise ConfigError(
                 f"Prompt {prompt.prompt_id!r} with its response takes {total} tokens, more than "

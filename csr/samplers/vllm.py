@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from csr.config import ComponentConfig
-from csr.errors import ConfigError, DataError
+from csr.errors import ConfigError
 from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepSettings
 from csr.samplers._loading import check_checkpoint
@@ -29,12 +29,13 @@ from csr.samplers._shared import (
     check_tokens,
     derived_seed,
     finish_reason,
+    refuse_markers,
     response_limit,
     step_limits,
     text_after,
 )
 from csr.samplers._vllm_engine import MAX_LOGPROBS, require_vllm
-from csr.samplers._vllm_policy import Job, ServedPolicy
+from csr.samplers._vllm_policy import Job, ServedPolicy, sampled_logprobs
 from csr.steps import stop_strings
 from csr.types import (
     FinishReason,
@@ -172,20 +173,19 @@ class VllmSampler:
         ]
 
     def score(
-        self, prompts: Sequence[Prompt], token_ids: Sequence[Sequence[int]]
+        self,
+        prompts: Sequence[Prompt],
+        token_ids: Sequence[Sequence[int]],
+        *,
+        with_image: bool = True,
     ) -> list[tuple[float, ...]]:
         """See `Sampler.score`. DataError where a response holds an image marker."""
-        media = set(self._policy.media_ids)
         jobs = []
         for prompt, ids in zip(prompts, token_ids, strict=True):
-            if media & set(ids):
-                raise DataError(
-                    f"The response to prompt {prompt.prompt_id!r} holds an image or video marker; "
-                    "no policy could have said it. Score only sampled responses."
-                )
-            self._policy.check_room(prompt, len(ids) + 1)
+            refuse_markers(prompt, ids, self._policy.media_ids)
+            self._policy.check_room(prompt, len(ids) + 1, with_image=with_image)
             params = self._policy.params(temperature=0.0, max_tokens=1, prompt_logprobs=0)
-            jobs.append(Job(prompt, tuple(ids), params))
+            jobs.append(Job(prompt, tuple(ids), params, with_image))
         scores = []
         for job, output in self._policy.run(jobs):
             start = len(output.prompt_token_ids) - len(job.response_ids)
@@ -198,6 +198,10 @@ class VllmSampler:
     def encode(self, prompt: Prompt, response: str) -> tuple[int, ...]:
         """See `Sampler.encode`."""
         return self._policy.encode(prompt, response)
+
+    def encode_beginning(self, prompt: Prompt, text: str) -> tuple[int, ...]:
+        """See `Sampler.encode_beginning`."""
+        return self._policy.encode_beginning(prompt, text)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""
@@ -241,7 +245,7 @@ class VllmSampler:
             jobs.append(Job(first.request.prompt, first.all_ids, params))
         for group, (_, output) in zip(groups, self._policy.run(jobs), strict=True):
             for chain, completion in zip(group, output.outputs, strict=True):
-                ids, logprobs = list(completion.token_ids), _logprobs(completion)
+                ids, logprobs = list(completion.token_ids), sampled_logprobs(completion)
                 self._extend(chain, ids, logprobs, settings, at_eos=_at_eos(completion))
 
     def _branch(self, groups: Sequence[list[_Chain]], settings: StepSettings) -> None:
@@ -286,7 +290,7 @@ class VllmSampler:
         )
 
     def _response(self, request: StepRequest, completion: Any) -> GeneratedResponse:
-        ids, logprobs = tuple(completion.token_ids), _logprobs(completion)
+        ids, logprobs = tuple(completion.token_ids), sampled_logprobs(completion)
         check_tokens(ids, logprobs, media_ids=self._policy.media_ids)
         all_ids = (*request.prefix_token_ids, *ids)
         before = tuple(value for step in request.prefix for value in step.token_logprobs)
@@ -297,12 +301,6 @@ class VllmSampler:
             token_logprobs=(*before, *logprobs),
             finish_reason=FinishReason.EOS if _at_eos(completion) else FinishReason.LENGTH,
         )
-
-
-def _logprobs(completion: Any) -> list[float]:
-    """The sampled tokens' own log-probabilities; check_tokens finds what is missing."""
-    pairs = zip(completion.token_ids, completion.logprobs or (), strict=False)
-    return [row[token_id].logprob for token_id, row in pairs if token_id in row]
 
 
 def _at_eos(completion: Any) -> bool:

@@ -184,3 +184,30 @@ def test_a_template_without_end_gets_one_and_one_that_goes_elsewhere_is_refused(
     else:
         with pytest.raises(ModelError, match="does not write an answer behind the prompt"):
             rendering.response_token_ids(loaded, "?", "A.")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "smolvlm"])
+def test_samples_with_and_without_an_image_stand_together(
+    checkpoints: dict[str, Path], family: str
+) -> None:
+    loaded = rendering.load_processor(str(checkpoints[family]))
+    image, text = Image.new("RGB", (32, 32)), "Describe the image."
+    alone = rendering.expanded_inputs(loaded, [text], [image])
+    mixed = rendering.expanded_inputs(loaded, [text] * 3, [None, image, None])
+    blind = rendering.prompt_token_ids(loaded, text, with_image=False)
+    assert rendering.image_token_id(loaded) not in blind
+    assert text in loaded.tokenizer.decode(blind)
+    assert mixed["input_ids"] == [blind, alone["input_ids"][0], blind]
+    assert mixed["pixel_values"].equal(alone["pixel_values"])
+    for part in mixed.values():
+        if isinstance(part, list):
+            assert [len(row) for row in part] == [len(row) for row in mixed["input_ids"]]
+    assert rendering.expanded_inputs(loaded, [text], [None]) == {"input_ids": [blind]}
+
+
+def test_a_template_that_places_an_image_where_there_is_none_is_refused() -> None:
+    with_marker = processor()
+    with_marker.apply_chat_template = lambda turn, **options: "USER: <image> Hi."
+    with pytest.raises(ModelError, match=r"gives 1 image placeholders for no images"):
+        rendering.prompt_token_ids(with_marker, "Hi.", with_image=False)

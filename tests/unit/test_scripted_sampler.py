@@ -183,3 +183,14 @@ def test_a_given_text_becomes_the_tokens_of_a_whole_response() -> None:
     [logprobs] = speaker.score([prompt()], [ids])
     assert logprobs == pytest.approx([0.0] * len(ids))  # the only thing that it ever says
     assert speaker.decode(ids) == "A café!"
+
+
+def test_without_its_image_a_prompt_is_the_same_for_every_image() -> None:
+    speaker, ids = sampler(), scripted.encode(" A red circle")
+    asked = [prompt(), prompt(image="bb")]
+    seeing = speaker.score(asked, [ids, ids])
+    blind = speaker.score(asked, [ids, ids], with_image=False)
+    assert seeing[0] != seeing[1]
+    assert blind[0] == blind[1]
+    assert blind[0] not in seeing
+    assert speaker.encode_beginning(prompt(), " red") == scripted.encode(" red")
