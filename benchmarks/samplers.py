@@ -28,9 +28,10 @@ from csr.world.settings import Config as WorldConfig
 from flows import environment
 from flows.worlds import cache_dir
 from rewards import calibrated
+from rewards.settings import Config as RewardConfig
 
 SETTINGS = search_settings(Config(max_steps=6, max_step_tokens=24, max_response_tokens=96))
-SCORER = calibrated.build(calibrated.Config(calibration="literal", image_weight=0.0))
+SCORER = calibrated.build(RewardConfig(calibration="literal", image_weight=0.0))
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ from flows.per_iteration import merged, refuse_fixed
 from flows.recipe_file import apply_override, read_document
 from flows.stopping import Config as StopConfig
 from flows.validation import validate
-from rewards.calibrated import REWARD_PRESETS
-from rewards.calibrated import Config as RewardConfig
+from rewards.settings import REWARD_PRESETS
+from rewards.settings import Config as RewardConfig
 
 WORLD_MARK = "${world}"
 COMPONENT_FIELDS = ("sampler", "source", "similarity", "critic", "trainer")

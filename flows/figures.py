@@ -11,7 +11,11 @@ from rewards.statistics import Statistics
 
 def caption_figures(statistics: Statistics) -> dict[str, float]:
     """Mean, deviation and count of each raw part, e.g. `likelihood_mean`."""
-    moments = {"likelihood": statistics.likelihood, "image_similarity": statistics.image_similarity}
+    moments = {
+        "likelihood": statistics.likelihood,
+        "image_similarity": statistics.image_similarity,
+        **statistics.evidence,
+    }
     return {
         f"{name}_{key}": value
         for name, moment in moments.items()

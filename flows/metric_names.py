@@ -58,6 +58,7 @@ DISTRIBUTIONS = {
     "reward": "Reward of the response",
     "likelihood": "Likelihood, raw, nats",
     "image_similarity": "Image similarity, raw, 100 × cosine",
+    "pmi": "PMI of text and image, raw, nats a token",
     "num_tokens": "Length in tokens",
     "num_steps": "Length in sentences",
 }

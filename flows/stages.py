@@ -49,10 +49,11 @@ def measure(context: IterationContext, *, num_waves: int = 1) -> StageRecord | N
 
     def work() -> StageOutcome:
         before = context.engines.counts()
+        sampler = context.engines.sampler(context.policy)
         with stage_progress(f"{context.attempt.id} measure") as progress:
             statistics = sample_statistics(
                 prompts,
-                sampler=context.engines.sampler(context.policy),
+                sampler=sampler,
                 similarity=context.engines.similarity(),
                 settings=settings,
                 likelihood_kind=recipe.reward.likelihood,
@@ -61,6 +62,7 @@ def measure(context: IterationContext, *, num_waves: int = 1) -> StageRecord | N
                 progress=progress,
                 num_captions=recipe.num_statistics_prompts,
                 num_waves=num_waves,
+                evidence=calibrated.evidence_of(recipe.reward, sampler),
             )
         path = _statistics_path(context)
         write_json(path, statistics.model_dump(mode="json"))
@@ -74,6 +76,7 @@ def measure(context: IterationContext, *, num_waves: int = 1) -> StageRecord | N
         "num_captions": recipe.num_statistics_prompts,
         "likelihood": recipe.reward.likelihood,
         "scope": recipe.reward.statistics_scope,
+        "evidence": sorted(recipe.reward.evidence_weights),
     }
     return run_stage(context, "measure", inputs, work)
 
@@ -87,15 +90,17 @@ def sample(context: IterationContext, shard: int, *, num_waves: int = 1) -> Stag
 
     def work() -> StageOutcome:
         engines, before = context.engines, context.engines.counts()
-        similarity = engines.similarity()
-        scorer = calibrated.build(recipe.reward, similarity, statistics) if rewarded else None
+        similarity, sampler = engines.similarity(), engines.sampler(context.policy)
+        scorer = (
+            calibrated.build(recipe.reward, similarity, statistics, sampler) if rewarded else None
+        )
         label = f"{context.attempt.id} sample {shard + 1}/{context.num_shards}"
         trees: list[ResponseTree] = []
         with stage_progress(label) as progress:
             for wave, shown in in_waves(prompts, num_waves, progress):
                 tools = SourceTools(
                     policy=context.policy,
-                    sampler=engines.sampler(context.policy),
+                    sampler=sampler,
                     scorer=scorer,
                     similarity=similarity,
                     seed=context.seed,

@@ -75,7 +75,8 @@ def tree(shape: Json) -> Any:
 
 
 def _parts(node: Json) -> str:
-    shown = {"T": node["likelihood"], "I": node["image_similarity"]}
+    evidence = {part["name"]: part["value"] for part in node["breakdown"]}
+    shown = {"T": node["likelihood"], "I": node["image_similarity"], "PMI": evidence.get("pmi")}
     return " ".join(f"{name} {value:.2f}" for name, value in shown.items() if value is not None)
 
 

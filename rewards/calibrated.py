@@ -1,12 +1,14 @@
 """The calibrated reward of a step: how likely the policy finds it, and how well it fits the image.
 
 R = image_weight * image part + (1 - image_weight) * likelihood part
-(arXiv:2405.14622, equation 5). The calibrations differ in what the two parts are:
+(arXiv:2405.14622, equation 5). Further evidence, such as the PMI of text and image
+(`rewards/pmi.py`), takes its own share: the weights of all parts sum to one, and the likelihood
+has what the others leave. The calibrations differ in what the parts are:
 
 - `centred` (ours): each raw part minus its mean over the policy's own captions, over its
   standard deviation, clipped. A usual sentence is worth about `offset`, a bad one less than
   nothing, and a bare end of response exactly 0: rewards may be summed over a response.
-- `literal` (the paper): max(100 cos, 0) and the likelihood as they are. Every sentence with a
+- `literal` (the paper): max(100 cos, 0) and the others as they are. Every sentence with a
   positive cosine raises the sum, a hallucinated one too: docs/rewards.md.
 - `sibling_rank` (the released code): position among the siblings over their number, best 1/n,
   negated here since our rewards are better when larger.
@@ -17,79 +19,46 @@ rewarded anew (`recalibrate`) without any engine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from functools import partial
 
-from pydantic import Field, model_validator
-
-from csr.config import ComponentConfig
 from csr.errors import ConfigError
-from csr.protocols import Similarity, StepScorer
+from csr.protocols import Sampler, Similarity, StepScorer
 from csr.types import ResponseTree, StepGroup, StepNode, StepScore
 from rewards.likelihood import LikelihoodKind, likelihood
-from rewards.raw import RawParts, measure
-from rewards.statistics import Moments, Statistics, StatisticsScope
-
-Calibration = Literal["centred", "literal", "sibling_rank"]
-
-
-class Config(ComponentConfig):
-    """How a step's raw parts become its reward."""
-
-    calibration: Calibration = "centred"
-    """What the parts are measured against; see the module's text."""
-    image_weight: float = Field(default=0.9, ge=0, le=1)
-    """λ: share of the image part (arXiv:2405.14622, section 4.1). At 0 no similarity is needed."""
-    likelihood: LikelihoodKind = "mean_logprob"
-    """R_T: `mean_logprob` in nats, or the paper's `product` of probabilities."""
-    statistics_scope: StatisticsScope = "first"
-    """`centred`: whether the likelihood's mean and deviation come from first sentences or all."""
-    offset: float = 0.5
-    """`centred`: added to the image part, in standard deviations. Larger means longer responses:
-    at 0 a usual sentence is worth nothing more than stopping, and captions shrink."""
-    clip_low: float = -2.0
-    """`centred`: smallest value of either part, in standard deviations."""
-    clip_high: float = 1.0
-    """`centred`: largest value of either part, so that no single sentence decides a response."""
-    redundancy_threshold: float = Field(default=0.95, ge=-1, le=1)
-    """`centred`: a sentence with a larger text-text cosine to an earlier one says it again."""
-    redundancy_penalty: float = Field(default=0.25, ge=0)
-    """`centred`: such a sentence gets min(R, 0) minus this."""
-    clamp_similarity_at_zero: bool = True
-    """`literal`: max(100 cos, 0), as the paper has it, or 100 cos."""
-
-    @model_validator(mode="after")
-    def _check_clip(self) -> Config:
-        if not self.clip_low < self.clip_high:
-            raise ValueError(
-                f"clip_low {self.clip_low} is not below clip_high {self.clip_high}: every step "
-                "would get the same reward"
-            )
-        return self
-
-
-REWARD_PRESETS: dict[str, Config] = {
-    "default": Config(),
-    "paper": Config(calibration="literal", likelihood="product"),
-    "released": Config(
-        calibration="sibling_rank", likelihood="mean_logprob", clamp_similarity_at_zero=False
-    ),
-}
-"""The reward that belongs to each preset of `csr/sources/csr.py`, under the same names."""
+from rewards.pmi import pmi
+from rewards.raw import Evidence, RawParts, measure
+from rewards.settings import EVIDENCE, Config
+from rewards.statistics import Moments, Statistics
 
 
 def build(
-    config: Config, similarity: Similarity | None = None, statistics: Statistics | None = None
+    config: Config,
+    similarity: Similarity | None = None,
+    statistics: Statistics | None = None,
+    sampler: Sampler | None = None,
 ) -> StepScorer:
-    """A scorer that measures and calibrates. ConfigError where something it needs is missing."""
+    """A scorer that measures and calibrates. ConfigError where something it needs is missing.
+
+    `sampler` speaks for the policy whose steps are scored; evidence alone needs it.
+    """
     check_inputs(config, statistics)
     if config.image_weight > 0 and similarity is None:
         raise ConfigError(
             f"image_weight is {config.image_weight}, but no similarity is configured to compare "
             "image and text. Configure one, or set image_weight to 0."
         )
-    return CalibratedScorer(config, similarity, statistics)
+    return CalibratedScorer(config, similarity, statistics, evidence_of(config, sampler))
+
+
+def evidence_of(config: Config, sampler: Sampler | None) -> dict[str, Evidence]:
+    """What measures the evidence that counts, by name; nothing where its weights are 0."""
+    if not config.evidence_weights:
+        return {}
+    assert sampler is not None, "evidence is asked of the policy"
+    known: dict[str, Evidence] = {"pmi": partial(pmi, sampler=sampler)}
+    return {name: known[name] for name in config.evidence_weights}
 
 
 def check_inputs(config: Config, statistics: Statistics | None) -> None:
@@ -111,21 +80,32 @@ def check_inputs(config: Config, statistics: Statistics | None) -> None:
             f"image_weight is {config.image_weight}, but the statistics hold no image "
             "similarity. Measure them anew with a similarity, or set image_weight to 0."
         )
+    for name in config.evidence_weights:
+        if name not in statistics.evidence:
+            raise ConfigError(
+                f"{name}_weight is {config.evidence_weights[name]:g}, but the statistics hold no "
+                f"{name}. Measure them anew (rerun from measure), or set {name}_weight to 0."
+            )
 
 
 class CalibratedScorer:
     """Scores all groups of a level with one measurement. Implements `StepScorer`."""
 
     def __init__(
-        self, config: Config, similarity: Similarity | None, statistics: Statistics | None
+        self,
+        config: Config,
+        similarity: Similarity | None,
+        statistics: Statistics | None,
+        evidence: Mapping[str, Evidence],
     ) -> None:
         self._config = config
         self._similarity = similarity
         self._statistics = statistics
+        self._evidence = evidence
 
     def score(self, groups: Sequence[StepGroup]) -> list[list[StepScore]]:
         """One score for each candidate of each group. NumericalError names the prompt."""
-        raw_groups = measure(groups, self._similarity, self._config.likelihood)
+        raw_groups = measure(groups, self._similarity, self._config.likelihood, self._evidence)
         return [calibrate(raw, self._statistics, self._config) for raw in raw_groups]
 
 
@@ -134,7 +114,7 @@ def calibrate(
 ) -> list[StepScore]:
     """The scores of the candidates that share one prefix, from their raw parts.
 
-    ConfigError where image_weight is above 0 and the image part was never measured.
+    ConfigError where a part has a weight above 0 and was never measured.
     """
     check_inputs(config, statistics)
     spoken = [raw.is_sentence for raw in siblings]
@@ -146,9 +126,12 @@ def calibrate(
         config,
     )
     images = _calibrated_images(siblings, spoken, statistics, config)
+    evidence = _calibrated_evidence(siblings, spoken, statistics, config)
     return [
-        _combine(raw, likelihood_part, image_part, config)
-        for raw, likelihood_part, image_part in zip(siblings, likelihoods, images, strict=True)
+        _combine(raw, likelihood_part, image_part, found, config)
+        for raw, likelihood_part, image_part, found in zip(
+            siblings, likelihoods, images, evidence, strict=True
+        )
     ]
 
 
@@ -173,11 +156,13 @@ def recalibrate(tree: ResponseTree, statistics: Statistics | None, config: Confi
 
 def _stored_parts(node: StepNode, kind: LikelihoodKind) -> RawParts:
     """Raw parts of a stored node; the likelihood follows from its tokens, whatever was stored."""
+    stored = node.score.breakdown
     return RawParts(
         likelihood=likelihood(node.step, kind),
-        image_similarity=node.score.breakdown.get("image_similarity"),
-        redundancy=node.score.breakdown.get("redundancy"),
+        image_similarity=stored.get("image_similarity"),
+        redundancy=stored.get("redundancy"),
         is_sentence=node.step.has_words,
+        evidence={name: stored[name] for name in EVIDENCE if name in stored},
     )
 
 
@@ -200,6 +185,28 @@ def _calibrated_images(
     if config.calibration == "literal" and config.clamp_similarity_at_zero:
         return [max(value, 0.0) for value in measured]
     return _calibrate_part(measured, spoken, moments, config.offset, config)
+
+
+def _calibrated_evidence(
+    siblings: Sequence[RawParts],
+    spoken: Sequence[bool],
+    statistics: Statistics | None,
+    config: Config,
+) -> list[dict[str, float]]:
+    """The evidence that counts, calibrated, of each sibling by name."""
+    found: list[dict[str, float]] = [{} for _ in siblings]
+    for name, weight in config.evidence_weights.items():
+        if any(name not in raw.evidence for raw in siblings):
+            raise ConfigError(
+                f"{name}_weight is {weight:g}, but these steps were scored without it. Set "
+                f"{name}_weight to 0, or sample anew."
+            )
+        moments = statistics.evidence.get(name) if statistics else None
+        values = [raw.evidence[name] for raw in siblings]
+        parts = _calibrate_part(values, spoken, moments, config.offset, config)
+        for each, part in zip(found, parts, strict=True):
+            each[name] = part
+    return found
 
 
 def _calibrate_part(
@@ -236,11 +243,17 @@ def _negated_ranks(values: Sequence[float], spoken: Sequence[bool]) -> list[floa
 
 
 def _combine(
-    raw: RawParts, likelihood_part: float, image_part: float | None, config: Config
+    raw: RawParts,
+    likelihood_part: float,
+    image_part: float | None,
+    evidence: Mapping[str, float],
+    config: Config,
 ) -> StepScore:
-    reward = (1 - config.image_weight) * likelihood_part
+    reward = config.likelihood_weight * likelihood_part
     if image_part is not None:
         reward += config.image_weight * image_part
+    for name, weight in config.evidence_weights.items():
+        reward += weight * evidence[name]
     if config.calibration == "centred" and _is_redundant(raw, config):
         reward = min(reward, 0.0) - config.redundancy_penalty
     parts = {
@@ -249,6 +262,8 @@ def _combine(
         "redundancy": raw.redundancy,
         "likelihood_calibrated": likelihood_part,
         "image_similarity_calibrated": image_part,
+        **raw.evidence,
+        **{f"{name}_calibrated": part for name, part in evidence.items()},
     }
     return StepScore(
         reward=reward, breakdown={name: part for name, part in parts.items() if part is not None}

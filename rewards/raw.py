@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from csr.errors import NumericalError
 from csr.protocols import Similarity
@@ -27,33 +27,45 @@ class RawParts:
     """Largest cosine with an earlier sentence of the response; 0 where there is none."""
     is_sentence: bool
     """False for a bare end of response, or any other step without words."""
+    evidence: Mapping[str, float] = field(default_factory=dict)
+    """What else speaks for the step, by name, e.g. "pmi"; 0 for a step without words."""
 
 
 def measure(
-    groups: Sequence[StepGroup], similarity: Similarity | None, kind: LikelihoodKind
+    groups: Sequence[StepGroup],
+    similarity: Similarity | None,
+    kind: LikelihoodKind,
+    evidence: Mapping[str, Evidence] | None = None,
 ) -> list[list[RawParts]]:
     """The raw parts of each candidate of each group, in order.
 
-    One `image_text` and one `text_text` call in all. Only the new sentence is compared
-    with the image, never the response so far (arXiv:2405.14622, section 3.1).
+    One `image_text` and one `text_text` call in all, and one of each `evidence`. Only the new
+    sentence is compared with the image, never the response so far (arXiv:2405.14622, section 3.1).
     NumericalError names the prompt where a value is not finite.
     """
-    steps = [_Step(group, candidate) for group in groups for candidate in group.candidates]
+    steps = [Step(group, candidate) for group in groups for candidate in group.candidates]
     likelihoods = [likelihood(step.candidate, kind) for step in steps]
     _check_finite("likelihood", likelihoods, steps)
     images = _image_similarities(steps, similarity)
     redundancies = _redundancies(steps, similarity)
+    gathered = _gathered(steps, evidence or {})
     parts = iter(
         RawParts(
-            likelihood=p, image_similarity=image, redundancy=redundancy, is_sentence=step.has_words
+            likelihood=p,
+            image_similarity=image,
+            redundancy=redundancy,
+            is_sentence=step.has_words,
+            evidence=found,
         )
-        for step, p, image, redundancy in zip(steps, likelihoods, images, redundancies, strict=True)
+        for step, p, image, redundancy, found in zip(
+            steps, likelihoods, images, redundancies, gathered, strict=True
+        )
     )
     return [[next(parts) for _ in group.candidates] for group in groups]
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class Step:
     """A candidate with the group it stands in."""
 
     group: StepGroup
@@ -61,11 +73,18 @@ class _Step:
 
     @property
     def text(self) -> str:
+        """Without outer white space."""
         return self.candidate.text.strip()
 
     @property
     def has_words(self) -> bool:
+        """See `StepCandidate.has_words`."""
         return self.candidate.has_words
+
+    @property
+    def prefix_token_ids(self) -> tuple[int, ...]:
+        """The response's token ids before this step."""
+        return tuple(token_id for step in self.group.prefix for token_id in step.token_ids)
 
     def earlier_texts(self) -> list[str]:
         """The sentences of the response so far; none for a step that says nothing."""
@@ -74,8 +93,28 @@ class _Step:
         return [step.text.strip() for step in self.group.prefix if step.has_words]
 
 
+Evidence = Callable[[Sequence[Step]], Sequence[float]]
+"""Measures steps that have words: one value each, larger where more speaks for the step."""
+
+
+def _gathered(
+    steps: Sequence[Step], evidence: Mapping[str, Evidence]
+) -> Sequence[Mapping[str, float]]:
+    """The values of every evidence for each step, by name."""
+    spoken = [step for step in steps if step.has_words]
+    remaining = {}
+    for name, find in evidence.items():
+        values = find(spoken) if spoken else []
+        _check_finite(name, values, spoken)
+        remaining[name] = iter(values)
+    return [
+        {name: next(values) if step.has_words else 0.0 for name, values in remaining.items()}
+        for step in steps
+    ]
+
+
 def _image_similarities(
-    steps: Sequence[_Step], similarity: Similarity | None
+    steps: Sequence[Step], similarity: Similarity | None
 ) -> Sequence[float | None]:
     if similarity is None:
         return [None] * len(steps)
@@ -87,7 +126,7 @@ def _image_similarities(
     return [100.0 * next(remaining) if step.has_words else 0.0 for step in steps]
 
 
-def _redundancies(steps: Sequence[_Step], similarity: Similarity | None) -> Sequence[float | None]:
+def _redundancies(steps: Sequence[Step], similarity: Similarity | None) -> Sequence[float | None]:
     if similarity is None:
         return [None] * len(steps)
     pairs = [(step, earlier) for step in steps for earlier in step.earlier_texts()]
@@ -98,7 +137,7 @@ def _redundancies(steps: Sequence[_Step], similarity: Similarity | None) -> Sequ
     return [max((next(remaining) for _ in step.earlier_texts()), default=0.0) for step in steps]
 
 
-def _check_finite(name: str, values: Sequence[float], steps: Sequence[_Step]) -> None:
+def _check_finite(name: str, values: Sequence[float], steps: Sequence[Step]) -> None:
     for value, step in zip(values, steps, strict=True):
         if not math.isfinite(value):
             raise NumericalError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -20,7 +20,7 @@ from csr.protocols import Progress, Sampler, Similarity, StepSettings
 from csr.types import FinishReason, Prompt, StepCandidate, StepGroup, StepRequest
 from csr.waves import in_waves
 from rewards.likelihood import LikelihoodKind
-from rewards.raw import RawParts, measure
+from rewards.raw import Evidence, RawParts, measure
 
 StatisticsScope = Literal["first", "all"]
 """`first`: over the first sentences only; `all`: over every sentence."""
@@ -54,6 +54,8 @@ class Statistics(BaseModel):
     """100 x cosine; None where no similarity measured it."""
     likelihood_kind: LikelihoodKind
     likelihood_scope: StatisticsScope
+    evidence: dict[str, Moments] = {}
+    """Of each further part that was measured, by name."""
 
 
 def measure_statistics(
@@ -64,7 +66,7 @@ def measure_statistics(
 ) -> Statistics:
     """Statistics of sampled captions, each given as the raw parts of its steps in order.
 
-    The image similarity is taken over all sentences; the likelihood over first sentences
+    Image similarity and evidence are taken over all sentences; the likelihood over first sentences
     unless `likelihood_scope` is "all", since later sentences repeat the form of the first
     and are likelier for that alone. Steps without words do not count.
     ConfigError where there are too few values or they do not vary.
@@ -79,6 +81,7 @@ def measure_statistics(
         image_similarity=_moments("image_similarity", measured) if measured else None,
         likelihood_kind=likelihood_kind,
         likelihood_scope=likelihood_scope,
+        evidence=_evidence_moments([step for caption in sentences for step in caption]),
     )
 
 
@@ -95,6 +98,7 @@ def sample_statistics(
     num_captions: int = 150,
     max_steps: int = 12,
     num_waves: int = 1,
+    evidence: Mapping[str, Evidence] | None = None,
 ) -> Statistics:
     """Sample `num_captions` captions of `prompts` (cyclically) at temperature 1 and measure them.
 
@@ -110,26 +114,23 @@ def sample_statistics(
     parts: list[list[RawParts]] = []
     for wave, shown in in_waves(seeded, num_waves, progress):
         captions = _sample_captions(wave, sampler, alone, max_steps, shown)
-        parts += _raw_parts([prompt for prompt, _ in wave], captions, similarity, likelihood_kind)
+        groups = _groups([prompt for prompt, _ in wave], captions)
+        raw = iter(measure(groups, similarity, likelihood_kind, evidence))
+        parts += [[next(raw)[0] for _ in caption] for caption in captions]
     return measure_statistics(
         parts, likelihood_kind=likelihood_kind, likelihood_scope=likelihood_scope
     )
 
 
-def _raw_parts(
-    prompts: Sequence[Prompt],
-    captions: Sequence[Sequence[StepCandidate]],
-    similarity: Similarity | None,
-    likelihood_kind: LikelihoodKind,
-) -> list[list[RawParts]]:
-    """Of each step of each caption."""
-    groups = [
+def _groups(
+    prompts: Sequence[Prompt], captions: Sequence[Sequence[StepCandidate]]
+) -> list[StepGroup]:
+    """One for each step of each caption."""
+    return [
         StepGroup(prompt=prompt, prefix=tuple(caption[:i]), candidates=(step,))
         for prompt, caption in zip(prompts, captions, strict=True)
         for i, step in enumerate(caption)
     ]
-    raw = iter(measure(groups, similarity, likelihood_kind))
-    return [[next(raw)[0] for _ in caption] for caption in captions]
 
 
 def _sample_captions(
@@ -159,6 +160,11 @@ def _sample_captions(
 def _goes_on(caption: tuple[StepCandidate, ...], max_steps: int) -> bool:
     ended = caption[-1].finish_reason is FinishReason.EOS
     return not ended and not reaches_limit(caption, max_steps)
+
+
+def _evidence_moments(steps: Sequence[RawParts]) -> dict[str, Moments]:
+    names = steps[0].evidence if steps else {}
+    return {name: _moments(name, [step.evidence[name] for step in steps]) for name in names}
 
 
 def _seed(seed: int, name: str, number: int) -> int:

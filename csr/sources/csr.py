@@ -69,7 +69,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Every setting of every preset. The reward that goes with each is configured apart:
-`REWARD_PRESETS` in rewards/calibrated.py has the same names.
+`REWARD_PRESETS` in rewards/settings.py has the same names.
 
 - `default` sums rewards that are centred, so that stopping is worth 0 and a poor sentence
   costs: a sum of literal rewards pays for length, a mean for brevity (docs/rewards.md). Its

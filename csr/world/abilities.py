@@ -31,7 +31,7 @@ LOOK = "Describe all of the image, part by part."
 IMAGINE = "Describe the image and what is not in the image."
 VERIFY = "{claim} Is it so?"
 EXPLAIN = "{question} {answer} Describe it."
-JUDGE = "1: {response_1} 2: {response_2} Is 1 or 2 as the image? {reference}"
+JUDGE = "{reference} 1: {response_1} 2: {response_2} Is it 1 or 2?"
 VERDICTS = ("[[1]]", "[[2]]")
 
 _YES_TO_TYPICAL = 0.3

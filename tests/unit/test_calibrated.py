@@ -5,8 +5,9 @@ import pytest
 
 from csr.errors import ConfigError, NumericalError
 from csr.types import StepGroup, StepScore
-from rewards.calibrated import REWARD_PRESETS, Config, build, calibrate, recalibrate
+from rewards.calibrated import build, calibrate, recalibrate
 from rewards.raw import RawParts, measure
+from rewards.settings import REWARD_PRESETS, Config
 from rewards.statistics import Moments, Statistics
 from tests.trees import TableSimilarity, eos_step, make_prompt, make_step, make_tree
 

@@ -25,7 +25,7 @@ from csr.types import (
     StepGroup,
     StepRequest,
 )
-from rewards.calibrated import REWARD_PRESETS
+from rewards.settings import REWARD_PRESETS
 from tests.trees import (
     POLICY,
     FunctionScorer,
