@@ -16,6 +16,7 @@ from csr.annotations import Annotation, Evidence
 from csr.types import (
     GeneratedResponse,
     ImageRef,
+    LabelQuery,
     PairingResult,
     PolicyRef,
     Prompt,
@@ -107,7 +108,8 @@ class Sampler(Protocol):
         """The token ids of a text right behind `prompt`, as it is written: what a response may
         begin with. Neither a space nor the end token is added.
 
-        Empty where the tokenizer would join the text with the prompt's last token.
+        Empty where no response can begin so, as where the tokenizer would join the text with the
+        prompt's last token.
         """
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -248,8 +250,18 @@ class Benchmark(Protocol):
     def prompts(self) -> Sequence[Prompt]:
         """What is asked, in a fixed order."""
 
-    def evaluate(self, responses: Sequence[GeneratedResponse]) -> dict[str, float]:
-        """Metrics from one greedy response for each prompt, in prompt order."""
+    def label_queries(self) -> Sequence[LabelQuery]:
+        """Whose labels' probabilities are asked for besides; none for most benchmarks."""
+
+    def evaluate(
+        self,
+        responses: Sequence[GeneratedResponse],
+        label_logprobs: Sequence[tuple[float, ...]] = (),
+    ) -> dict[str, float]:
+        """Metrics from one greedy response for each prompt, in prompt order.
+
+        `label_logprobs` has one tuple for each label query, with one value a label, in nats.
+        """
 
 
 Metrics = dict[str, float]

@@ -295,6 +295,19 @@ class PairingResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelQuery:
+    """How likely a policy gives each of a closed question's labels.
+
+    Example: `LabelQuery(prompt=..., forms=((" Yes", "Yes"), (" No", "No")), with_image=False)`
+    """
+
+    prompt: Prompt
+    forms: tuple[tuple[str, ...], ...]
+    """For each label the texts that a response giving it may begin with."""
+    with_image: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedResponse:
     """A whole response sampled in one go, as evaluation needs it."""
 

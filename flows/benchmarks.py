@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from csr.label_calibration import label_logprobs
 from csr.protocols import Benchmark, GenerateSettings
 from csr.types import PolicyRef, StepRequest
 from csr.waves import wave_size
@@ -60,18 +61,23 @@ def _run_benchmark(
         temperature=0.0, top_p=1.0, max_response_tokens=benchmark.max_response_tokens
     )
     requests = [StepRequest(prompt=prompt, seed=0) for prompt in prompts]
-    responses = []
+    queries = benchmark.label_queries()
+    total = len(requests) + len(queries)
+    responses, logprobs = [], []
     with stage_progress(f"{context.attempt.id} evaluate {choice.name}") as progress:
         sampler = context.engines.sampler(policy)
         size = wave_size(context.recipe.shard_size, num_waves)
         for start in range(0, len(requests), size):
             batch = requests[start : start + size]
             responses += sampler.generate(batch, settings)
-            progress(len(responses), len(requests))
+            progress(len(responses), total)
+        for start in range(0, len(queries), size):
+            logprobs += label_logprobs(queries[start : start + size], sampler)
+            progress(len(responses) + len(logprobs), total)
     path = context.attempt.evaluation / f"{choice.name}.parquet"
     iteration = context.attempt.id.iteration
     table = generations_to_table(
         prompts, responses, iteration=iteration, benchmark=choice.name, policy=policy.name
     )
     write_table(path, table)
-    return path, benchmark.evaluate(responses)
+    return path, benchmark.evaluate(responses, logprobs)

@@ -41,9 +41,15 @@ METRICS = {
         Metric("pope_accuracy", "Accuracy, mean of the splits", HIGHER),
         Metric("pope_f1", "F1, mean of the splits", HIGHER),
         Metric("pope_yes_ratio", "Answers that are yes"),
+        Metric("pope_calibrated_accuracy", "Accuracy, calibrated content-free", HIGHER),
+        Metric("pope_calibrated_yes_ratio", "Answers that are yes, calibrated", plotted=False),
         Metric("pope_random_accuracy", "Accuracy, random", HIGHER, plotted=False),
         Metric("pope_popular_accuracy", "Accuracy, popular", HIGHER, plotted=False),
         Metric("pope_adversarial_accuracy", "Accuracy, adversarial", HIGHER, plotted=False),
+    ),
+    "Multiple choice": (
+        Metric("multiple_choice_accuracy", "Accuracy", HIGHER),
+        Metric("multiple_choice_calibrated_accuracy", "Accuracy, calibrated content-free", HIGHER),
     ),
     "Diversity": (
         Metric("distinct_1", "Distinct words", plotted=False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from csr.errors import DataError, shown
@@ -11,16 +11,19 @@ from csr.records import Entry, Record, prompt_id, question, read_entries, text_f
 from csr.types import Prompt
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path, check: Callable[[Record, str], None] | None = None) -> list[Record]:
     """The objects of a JSONL file or JSON list, each with text under `id`, `image`, `input`.
 
-    DataError names the file and the first record that is not such an object, or a second
-    record of one id: benchmarks are whole or not at all.
+    `check` sees each record and the name of its place. DataError names the file and the first
+    record that is not such an object, or a second record of one id: benchmarks are whole or not
+    at all.
     """
     records: list[Record] = []
     first_of: dict[str, str] = {}
     for entry in read_entries(path):
         record = _checked_record(entry)
+        if check is not None:
+            check(record, entry.where)
         if record["id"] in first_of:
             raise DataError(
                 f"{entry.where}: the id {shown(record['id'])} was used in "

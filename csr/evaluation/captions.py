@@ -21,7 +21,7 @@ from csr.evaluation._records import build_prompts, read_records
 from csr.records import Record
 from csr.steps import split_steps, step_end
 from csr.truthfulness import SceneObject, judge_sentence
-from csr.types import FinishReason, GeneratedResponse, Prompt
+from csr.types import FinishReason, GeneratedResponse, LabelQuery, Prompt
 from csr.vocabulary import Vocabulary, read_vocabulary
 
 
@@ -71,7 +71,15 @@ class CaptionBenchmark:
             self._prompts = build_prompts(self._records, Path(self.config.images), "captions")
         return self._prompts
 
-    def evaluate(self, responses: Sequence[GeneratedResponse]) -> dict[str, float]:
+    def label_queries(self) -> Sequence[LabelQuery]:
+        """None: captions have no labels."""
+        return ()
+
+    def evaluate(
+        self,
+        responses: Sequence[GeneratedResponse],
+        label_logprobs: Sequence[tuple[float, ...]] = (),
+    ) -> dict[str, float]:
         """CHAIR, recall and attributes where there is ground truth; lengths always.
 
         `mean_response_tokens` counts whole responses with their end token;

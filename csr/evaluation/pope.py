@@ -3,6 +3,9 @@
 Li et al. 2023, "Evaluating Object Hallucination in Large Vision-Language Models". The
 absent objects asked about are drawn at random, by frequency ("popular"), or by how
 often they accompany an object that is present ("adversarial").
+
+With `calibration: content_free` the same questions are also answered by the probabilities of "yes"
+and "no", as they are and without the policy's habit (arXiv:2403.05262, section 3.1).
 """
 
 from __future__ import annotations
@@ -20,15 +23,26 @@ from pydantic import Field
 
 from csr.config import ComponentConfig, Location
 from csr.errors import DataError, shown
+from csr.evaluation._labels import (
+    Calibration,
+    CalibrationScope,
+    label_queries,
+    likeliest,
+    mean_mass,
+    read_labels,
+    surface_forms,
+)
 from csr.evaluation._records import build_prompts, read_records
 from csr.evaluation._uncertainty import binomial_se
+from csr.label_calibration import ContentFree
 from csr.records import Record
-from csr.types import GeneratedResponse, Prompt
+from csr.types import GeneratedResponse, LabelQuery, Prompt
 
 Answer = Literal["yes", "no"]
 AnswerRule = Literal["official", "robust"]
 
 SPLITS = ("random", "popular", "adversarial")
+LABELS: tuple[Answer, ...] = ("yes", "no")
 _NEGATIVE_WORDS = frozenset({"no", "not", "none", "cannot", "never", "without"})
 
 
@@ -47,6 +61,14 @@ class Config(ComponentConfig):
     answer_rule: AnswerRule = "official"
     """`official`: the authors' rule, comparable with published figures; `robust`: the first
     yes or no word decides, and an answer without one is wrong."""
+    calibration: Calibration = "none"
+    """`content_free`: also report `pope_label_*`, the likelier of "yes" and "no" by the policy's
+    probabilities, and `pope_calibrated_*`, the same divided by a content-free input's."""
+    content_free: ContentFree = "none"
+    """What the policy is shown for its habit: the question without image, with a grey one, or
+    the mean of both (arXiv:2403.05262's code: `none`, `unk`, `none_unk`)."""
+    calibration_scope: CalibrationScope = "question"
+    """Whose content-free answer corrects a question's: its own, or the mean over all of them."""
 
 
 def build(config: Config) -> PopeBenchmark:
@@ -99,7 +121,10 @@ def split_metrics(labels: Sequence[Answer], answers: Sequence[Answer | None]) ->
 
 
 def pope_metrics(
-    splits: Sequence[str], labels: Sequence[Answer], answers: Sequence[Answer | None]
+    splits: Sequence[str],
+    labels: Sequence[Answer],
+    answers: Sequence[Answer | None],
+    prefix: str = "pope",
 ) -> dict[str, float]:
     """`pope_<split>_<figure>` of every split that occurs, and `pope_<figure>`, their mean.
 
@@ -111,12 +136,12 @@ def pope_metrics(
     for split in (name for name in SPLITS if name in splits):
         rows = [i for i, name in enumerate(splits) if name == split]
         figures = split_metrics([labels[i] for i in rows], [answers[i] for i in rows])
-        metrics |= {f"pope_{split}_{name}": value for name, value in figures.items()}
+        metrics |= {f"{prefix}_{split}_{name}": value for name, value in figures.items()}
         figures_of.append(figures)
         variance += binomial_se(figures["accuracy"], len(rows)) ** 2
     for name in figures_of[0]:
-        metrics[f"pope_{name}"] = sum(f[name] for f in figures_of) / len(figures_of)
-    metrics["pope_accuracy_se"] = math.sqrt(variance) / len(figures_of)
+        metrics[f"{prefix}_{name}"] = sum(f[name] for f in figures_of) / len(figures_of)
+    metrics[f"{prefix}_accuracy_se"] = math.sqrt(variance) / len(figures_of)
     return metrics
 
 
@@ -147,7 +172,18 @@ class PopeBenchmark:
             self._prompts = build_prompts(self._records, Path(self.config.images), "pope")
         return self._prompts
 
-    def evaluate(self, responses: Sequence[GeneratedResponse]) -> dict[str, float]:
+    def label_queries(self) -> Sequence[LabelQuery]:
+        """With `calibration`: "yes" and "no" of each question, with its image and without."""
+        if self.config.calibration == "none":
+            return ()
+        forms = [tuple(surface_forms(label) for label in LABELS)] * len(self.prompts())
+        return label_queries(self.prompts(), forms, self.config.content_free)
+
+    def evaluate(
+        self,
+        responses: Sequence[GeneratedResponse],
+        label_logprobs: Sequence[tuple[float, ...]] = (),
+    ) -> dict[str, float]:
         """Accuracy, precision, recall, F1 and yes-ratio of each split and their means.
 
         `pope_rule_disagreement` is the share of responses that the two answer rules read
@@ -157,29 +193,42 @@ class PopeBenchmark:
         assert [response.prompt_id for response in responses] == ids, "one response a prompt"
         official: list[Answer | None] = [official_answer(response.text) for response in responses]
         robust = [robust_answer(response.text) for response in responses]
-        metrics = pope_metrics(
-            [record["split"] for record in self._records],
-            [record["label"] for record in self._records],
-            official if self.config.answer_rule == "official" else robust,
-        )
+        metrics = self._figures(official if self.config.answer_rule == "official" else robust)
         differing = sum(a != b for a, b in zip(official, robust, strict=True))
         metrics["pope_rule_disagreement"] = differing / len(responses)
         metrics["pope_num_prompts"] = float(len(responses))
-        return metrics
+        return metrics | self._label_figures(label_logprobs)
+
+    def _label_figures(self, label_logprobs: Sequence[tuple[float, ...]]) -> dict[str, float]:
+        if self.config.calibration == "none":
+            return {}
+        readings = read_labels(label_logprobs, len(self._records), self.config.calibration_scope)
+        plain = [LABELS[likeliest(reading.plain)] for reading in readings]
+        debiased = [LABELS[likeliest(reading.calibrated)] for reading in readings]
+        return {
+            **self._figures(plain, "pope_label"),
+            **self._figures(debiased, "pope_calibrated"),
+            "pope_label_mass": mean_mass(readings),
+        }
+
+    def _figures(self, answers: Sequence[Answer | None], prefix: str = "pope") -> dict[str, float]:
+        return pope_metrics(
+            [record["split"] for record in self._records],
+            [record["label"] for record in self._records],
+            answers,
+            prefix,
+        )
 
     @cached_property
     def _records(self) -> list[Record]:
         path = Path(self.config.prompts)
-        records = read_records(path)
-        for record in records:
-            _check_record(record, path)
-        return spread(records, self.config.max_prompts)
+        return spread(read_records(path, _check_record), self.config.max_prompts)
 
 
-def _check_record(record: Record, path: Path) -> None:
-    for key, allowed in (("label", ("yes", "no")), ("split", SPLITS)):
+def _check_record(record: Record, where: str) -> None:
+    for key, allowed in (("label", LABELS), ("split", SPLITS)):
         if record.get(key) not in allowed:
             raise DataError(
-                f"{path}, record {shown(record['id'])}: {key!r} is {shown(record.get(key))}, but "
+                f"{where} ({shown(record['id'])}): {key!r} is {shown(record.get(key))}, but "
                 f"must be one of {', '.join(allowed)}."
             )

@@ -118,8 +118,12 @@ class ScriptedSampler:
         return (*encode(response), EOS_ID)
 
     def encode_beginning(self, prompt: Prompt, text: str) -> tuple[int, ...]:
-        """See `Sampler.encode_beginning`."""
-        return encode(text)
+        """See `Sampler.encode_beginning`. Empty where the language has no such response."""
+        ids = encode(text)
+        spoken = all(
+            token in self._next_logprobs(prompt, ids[:place]) for place, token in enumerate(ids)
+        )
+        return ids if spoken else ()
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""

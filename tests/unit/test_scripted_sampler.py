@@ -193,4 +193,5 @@ def test_without_its_image_a_prompt_is_the_same_for_every_image() -> None:
     assert seeing[0] != seeing[1]
     assert blind[0] == blind[1]
     assert blind[0] not in seeing
-    assert speaker.encode_beginning(prompt(), " red") == scripted.encode(" red")
+    assert speaker.encode_beginning(prompt(), " A red") == scripted.encode(" A red")
+    assert speaker.encode_beginning(prompt(), " red") == ()  # no sentence begins so
