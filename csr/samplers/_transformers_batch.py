@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from csr import rendering
 from csr.protocols import StepRule
+from csr.samplers._contrast import Contrast, contrasted, views
 from csr.samplers._loading import load_complete
 from csr.samplers._shared import (
     ImageCache,
@@ -20,7 +21,6 @@ from csr.types import FinishReason, Prompt, StepRequest
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
 _LEAST_NOISE = 1e-30
 """Keeps the logarithm of an exponential draw finite."""
@@ -84,19 +84,20 @@ def grow(
     temperature: float,
     top_p: float,
     rule: StepRule | None,
+    contrast: Contrast | None = None,
 ) -> int:
     """Continue all rows to their ends in one batch; with `rule` None, to the response's end.
 
-    Returns how many prompt and prefix tokens were read.
+    With `contrast` the batch holds the rows' content-free views too. Returns how many prompt and
+    prefix tokens were read.
     """
     import torch
     from transformers import LogitsProcessorList, StoppingCriteriaList
 
-    prompts = [row.request.prompt for row in rows]
-    prefixes = [row.request.prefix_token_ids for row in rows]
-    images = [policy.images.load(prompt.image) for prompt in prompts]
-    inputs, lengths = _model_inputs(policy, prompts, images, prefixes, left=True)
-    choice = _Choice(policy, rows, temperature, top_p, rule)
+    prompts, with_image = views([row.request.prompt for row in rows], contrast)
+    prefixes = [row.request.prefix_token_ids for row in rows] * (len(prompts) // len(rows))
+    inputs, lengths = _model_inputs(policy, prompts, with_image, prefixes, left=True)
+    choice = _Choice(policy, rows, temperature, top_p, rule, contrast)
     with torch.inference_mode():
         policy.model.generate(
             **inputs,
@@ -124,8 +125,9 @@ def score(
     """
     import torch
 
-    images = [policy.images.load(p.image) if with_image else None for p in prompts]
-    inputs, starts = _model_inputs(policy, prompts, images, responses, left=False)
+    inputs, starts = _model_inputs(
+        policy, prompts, [with_image] * len(prompts), responses, left=False
+    )
     total = inputs["input_ids"].shape[1]
     kept = total - min(starts) + 1  # the logits before a token are those that speak of it
     with torch.inference_mode():
@@ -151,24 +153,40 @@ class _Choice:
         temperature: float,
         top_p: float,
         rule: StepRule | None,
+        contrast: Contrast | None,
     ) -> None:
         import torch
 
         self._policy, self._rows, self._rule = policy, rows, rule
+        self._contrast = contrast
         self._temperature, self._top_p = temperature, top_p
         self._generators = [torch.Generator().manual_seed(row.seed) for row in rows]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`scores`: raw logits [rows, vocabulary]. Returns scores that allow the choice alone."""
-        logprobs = scores.float().log_softmax(-1)
-        allowed = logprobs.clone()
-        allowed[:, list(self._policy.media_ids)] = float("-inf")
+        """`scores`: raw logits [rows, vocabulary], the content-free views' behind the rows' own.
+
+        Returns scores that allow the choice alone, in every view of a row.
+        """
+        logprobs = scores[: len(self._rows)].float().log_softmax(-1)
+        allowed = self._choosable(scores, logprobs)
         chosen = self._greedy(allowed) if self._temperature == 0 else self._drawn(allowed)
         values = logprobs.gather(1, chosen[:, None])[:, 0].tolist()
         for row, token_id, value in zip(self._rows, chosen.tolist(), values, strict=True):
             if row.reason is None:
                 self._take(row, token_id, value)
-        return scores.new_full(scores.shape, float("-inf")).scatter(1, chosen[:, None], 0.0)
+        everywhere = chosen.repeat(len(scores) // len(chosen))
+        return scores.new_full(scores.shape, float("-inf")).scatter(1, everywhere[:, None], 0.0)
+
+    def _choosable(self, scores: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:
+        """What to choose by: the raw log-probabilities unless contrasted, no media marker."""
+        import torch
+
+        allowed = logprobs.clone()
+        allowed[:, list(self._policy.media_ids)] = float("-inf")
+        if self._contrast is None:
+            return allowed
+        both = torch.cat([allowed, scores[len(allowed) :].float().log_softmax(-1)])
+        return contrasted(both, len(allowed), self._contrast).log_softmax(-1)
 
     def _greedy(self, allowed: torch.Tensor) -> torch.Tensor:
         best = allowed.argmax(-1)
@@ -215,6 +233,7 @@ class _RowsAreOver:
         import torch
 
         over = [row.reason is not None for row in self._rows]
+        over *= len(input_ids) // len(over)
         return torch.tensor(over, dtype=torch.bool, device=input_ids.device)
 
 
@@ -238,13 +257,17 @@ def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
 def _model_inputs(
     policy: LoadedPolicy,
     prompts: Sequence[Prompt],
-    images: Sequence[Image | None],
+    with_image: Sequence[bool],
     responses: Sequence[Sequence[int]],
     *,
     left: bool,
 ) -> tuple[dict[str, torch.Tensor], list[int]]:
     """Padded inputs of prompt + response rows, and each row's number of prompt tokens."""
     texts = [prompt.text for prompt in prompts]
+    images = [
+        policy.images.load(prompt.image) if sees else None
+        for prompt, sees in zip(prompts, with_image, strict=True)
+    ]
     parts = rendering.expanded_inputs(policy.processor, texts, images)
     lengths = [len(ids) for ids in parts["input_ids"]]
     device, dtype = policy.model.device, policy.model.dtype

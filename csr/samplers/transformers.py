@@ -26,6 +26,7 @@ from csr.memory import memory_errors
 from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepRule, StepSettings
 from csr.samplers import _transformers_batch as batches
+from csr.samplers._contrast import Contrast
 from csr.samplers._loading import check_checkpoint
 from csr.samplers._prompt_check import prompt_check
 from csr.samplers._shared import (
@@ -57,9 +58,13 @@ class Config(ComponentConfig):
     max_context_tokens: int | None = Field(default=None, ge=1)
     """Tokens of prompt (image included) and response together; None is the model's own limit."""
     batch_size: int = Field(default=32, ge=1)
-    """Rows (candidates) in one forward pass. Lower it where memory is short."""
+    """Rows (candidates) in one forward pass, each with its content-free views where there is a
+    contrast. Lower it where memory is short."""
     device: str = "auto"
     """`auto` is the first GPU where there is one, else the CPU; or a torch device name."""
+    contrast: Contrast | None = None
+    """Visual debias decoding, e.g. `{content_free: none, alpha: 1, beta: 0.1}`; null samples the
+    policy as it is. The log-probabilities that come with a token stay the policy's own."""
 
 
 def build(config: Config) -> Sampler:
@@ -114,6 +119,7 @@ class TransformersSampler:
         """See `Sampler.sample_steps`. Greedy candidates are all equal, and sampled once."""
         repeats = 1
         if settings.diversity == "branch_first_token":
+            self._refuse_branching_contrast()
             settings = replace(settings, temperature=0.0, top_p=1.0)
         elif settings.temperature == 0:
             repeats = settings.num_candidates
@@ -223,9 +229,22 @@ class TransformersSampler:
             batch = rows[start : start + self._config.batch_size]
             with memory_errors("sampling", _ADVICE):
                 self._counts["num_prompt_tokens"] += batches.grow(
-                    self._policy, batch, temperature=temperature, top_p=top_p, rule=rule
+                    self._policy,
+                    batch,
+                    temperature=temperature,
+                    top_p=top_p,
+                    rule=rule,
+                    contrast=self._config.contrast,
                 )
         self._counts["num_generated_tokens"] += sum(len(row.token_ids) for row in rows)
+
+    def _refuse_branching_contrast(self) -> None:
+        if self._config.contrast is not None:
+            raise ConfigError(
+                "The sampler has a contrast, which may leave fewer first tokens than "
+                "branch_first_token needs. Set the source's diversity to sample, or leave out "
+                "contrast."
+            )
 
     def _check_scorable(self, prompt: Prompt, token_ids: Sequence[int], with_image: bool) -> None:
         refuse_markers(prompt, token_ids, self._policy.media_ids)
