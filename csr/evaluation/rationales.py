@@ -18,7 +18,7 @@ from csr.evaluation._records import build_prompts, read_records
 from csr.protocols import Benchmark
 from csr.records import Record
 from csr.rouge import rouge_l
-from csr.types import FinishReason, GeneratedResponse, Prompt
+from csr.types import FinishReason, GeneratedResponse, LabelQuery, Prompt
 
 
 class Config(ComponentConfig):
@@ -53,7 +53,15 @@ class RationaleBenchmark:
         """What is asked, in file order."""
         return self._prompts
 
-    def evaluate(self, responses: Sequence[GeneratedResponse]) -> dict[str, float]:
+    def label_queries(self) -> Sequence[LabelQuery]:
+        """None: rationales are free text."""
+        return ()
+
+    def evaluate(
+        self,
+        responses: Sequence[GeneratedResponse],
+        label_logprobs: Sequence[tuple[float, ...]] = (),
+    ) -> dict[str, float]:
         """`rationale_rouge_l`: mean over rationales of the best ROUGE-L with a reference.
 
         Beside it `rationale_match_share`, of those that say a reference word for word,

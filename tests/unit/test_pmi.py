@@ -212,7 +212,7 @@ def test_a_whole_run_by_pmi_alone_and_its_pairs_anew(
     def no_engine(*args: object) -> None:
         raise AssertionError("an engine was started")
 
-    for maker in ("sampler", "similarity", "trainer"):
+    for maker in ("sampler", "similarity"):
         monkeypatch.setattr(f"flows.engines.Engines.{maker}", no_engine)
     again = ("rerun", "mine/01", "--from", "pair", "--until", "pair", *home)
     for setting, changes in (("reward.pmi_weight=0.7", False), ("reward.pmi_weight=0.1", True)):
