@@ -109,7 +109,7 @@ class Prepared:
         path = str(checkpoint or family[0])
         pairs = read_pairs(pairs_path)
         self.collator = PairCollator(load_processor(path), pairs)
-        self.watch = TrainingWatch(pairs, 1, silent)
+        self.watch = TrainingWatch([pair.name for pair in pairs], 1, silent)
         self.trainer = make_trainer(
             load_policy(path, config.dtype, "cpu"),
             self.collator.processor,

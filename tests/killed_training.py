@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from csr.trainers import _checkpoints, dpo
+from csr.trainers import _adapter_trainer, _checkpoints
 from tests.dpo_runs import RESUMABLE, train
 
 
@@ -25,7 +25,7 @@ def train_until(place, checkpoint, pairs_path, folder):
     if place == "saving":
         _checkpoints.file_sha256 = lambda f: die() if "step-00000004" in str(f) else digest(f)
     if place == "merging":
-        dpo.save_merged = die
+        _adapter_trainer.save_merged = die
     train(
         checkpoint,
         pairs_path,

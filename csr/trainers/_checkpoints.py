@@ -19,10 +19,10 @@ from csr.files import (
     publish_directory,
     temporary_beside,
 )
-from csr.trainers._pairs import pairs_sha256
+from csr.trainers._tables import data_sha256
 
 if TYPE_CHECKING:
-    from csr.trainers.dpo import Config
+    from csr.trainers._settings import TrainingSettings
     from csr.types import PolicyRef
 
 logger = logging.getLogger(__name__)
@@ -34,12 +34,12 @@ _PACKAGES = ("csr", "accelerate", "peft", "torch", "transformers", "trl")
 
 
 def training_sha256(
-    policy: PolicyRef, data_path: Path, config: Config, seed: int, device: str
+    policy: PolicyRef, data_path: Path, config: TrainingSettings, seed: int, device: str
 ) -> str:
     """Names a training by all that decides its weights, versions of the libraries included."""
     inputs = {
         "policy": policy.sha256,
-        "pairs": pairs_sha256(data_path),
+        "pairs": data_sha256(data_path),
         "config": config.model_dump(mode="json"),
         "seed": seed,
         "device": device,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csr.errors import DataError
-from csr.files import file_sha256
 from csr.images import as_referred, decode_image, load_image
+from csr.trainers._tables import read_rows
 from csr.types import ImageRef
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ class TrainingPair:
     chosen_token_ids: tuple[int, ...]
     rejected_token_ids: tuple[int, ...]
 
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"pair {self.pair_id}"
+
 
 def read_pairs(path: Path) -> list[TrainingPair]:
     """All pairs of a Parquet file, or of a directory of them, in the order of their ids.
@@ -41,7 +46,7 @@ def read_pairs(path: Path) -> list[TrainingPair]:
     Sorting makes training independent of how the table was sharded. DataError where
     there is no pair, or a column or a value is missing.
     """
-    rows = [row for file in _files(path) for row in _read_rows(file)]
+    rows = read_rows(path, _REQUIRED, _OPTIONAL)
     if not rows:
         raise DataError(
             f"There are no preference pairs under {path}, so there is nothing to train on. Look at "
@@ -49,17 +54,6 @@ def read_pairs(path: Path) -> list[TrainingPair]:
             "yield pairs."
         )
     return sorted((_pair(row) for row in rows), key=lambda pair: pair.pair_id)
-
-
-def pairs_sha256(path: Path) -> list[str]:
-    """Digest of each file that `read_pairs` would read. DataError where one cannot be read."""
-    digests = []
-    for file in _files(path):
-        try:
-            digests.append(file_sha256(file))
-        except OSError as error:
-            raise _unreadable(file, error) from error
-    return digests
 
 
 def pair_image(pair: TrainingPair) -> Image:
@@ -72,32 +66,6 @@ def pair_image(pair: TrainingPair) -> Image:
             "names. The pairs table is damaged: make the pairs again."
         )
     return as_referred(decode_image(pair.image_bytes, pair.image.uri), pair.image)
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-
-
-def _unreadable(file: Path, error: Exception) -> DataError:
-    return DataError(f"{file} cannot be read as a pairs table ({error}). Make the pairs again.")
-
-
-def _read_rows(file: Path) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        names = pq.read_schema(file).names
-        missing = [name for name in _REQUIRED if name not in names]
-        if missing:
-            raise DataError(
-                f"{file} is no pairs table: it lacks {', '.join(missing)}. Give the `pairs` folder "
-                "of an iteration."
-            )
-        columns = [*_REQUIRED, *(name for name in _OPTIONAL if name in names)]
-        return list(pq.read_table(file, columns=columns).to_pylist())
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(file, error) from error
 
 
 def _pair(row: dict[str, Any]) -> TrainingPair:

@@ -6,6 +6,7 @@ sees (progress, errors, the result) is as if training ran in this process.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -24,14 +25,15 @@ from csr.trainers._isolation import staged_output
 from csr.types import PolicyRef
 
 if TYPE_CHECKING:
-    from csr.trainers.dpo import Config
+    from csr.trainers._settings import TrainingSettings
 
 _PROGRESS = re.compile(r"csr-progress (\d+) (\d+)\n")
 _TAIL_LINES = 15
 
 
 def train_in_processes(
-    config: Config,
+    module: str,
+    config: TrainingSettings,
     *,
     policy: PolicyRef,
     data_path: Path,
@@ -40,13 +42,14 @@ def train_in_processes(
     progress: Progress,
     checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
-    """`Trainer.train` in `config.num_processes` processes of this machine.
+    """`Trainer.train` of a trainer's module in `config.num_processes` processes of this machine.
 
     A process's own CSRError or EngineLost is raised here again; any other failure is an
     EnvironmentFault that quotes the end of the processes' output.
     """
     with staged_output(output_dir, ("model", "adapter")) as folder:
         job = {
+            "module": module,
             "config": config.model_dump(mode="json"),
             "policy": asdict(policy),
             "data_path": str(data_path.absolute()),
@@ -102,9 +105,8 @@ def _raise_own_error(folder: Path) -> None:
 
 def _main(folder: Path) -> int:
     """What each process runs. Exit status 0, or 1 after writing the error."""
-    from csr.trainers.dpo import DPO, Config
-
     job: dict[str, Any] = json.loads((folder / "job.json").read_text())
+    trainer = importlib.import_module(job["module"])
     rank, kept = int(os.environ["RANK"]), job["checkpoints"]
 
     def report(done: int, total: int) -> None:
@@ -112,7 +114,7 @@ def _main(folder: Path) -> int:
             print(f"csr-progress {done} {total}", flush=True)
 
     try:
-        result = DPO(Config(**job["config"])).train_here(
+        result = trainer.build(trainer.Config(**job["config"])).train_here(
             policy=PolicyRef(**job["policy"]),
             data_path=Path(job["data_path"]),
             output_dir=folder if rank == 0 else folder / f"rank-{rank}",

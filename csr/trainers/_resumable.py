@@ -51,8 +51,9 @@ class Resumable:
         state = read_state(folder)
         load_adapter(self.model, folder)
         self.watch.restore(state["watch"])
-        self.data_collator.reference_logprobs = state["reference_logprobs"]
-        self.precompute_ref_logps = True
+        if state["reference_logprobs"] is not None:
+            self.data_collator.reference_logprobs = state["reference_logprobs"]
+            self.precompute_ref_logps = True
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

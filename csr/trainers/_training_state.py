@@ -1,7 +1,7 @@
 """What a checkpoint holds of a training, as safetensors and JSON; exact to the bit.
 
 The adapter's weights, AdamW's moments, the schedule, the state of every random generator,
-the history so far, and the reference log-probabilities.
+the history so far, and the reference log-probabilities where there is a reference.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def save_training(trainer: Any, rng_states: list[dict[str, Any]], folder: Path) 
         "schedule": trainer.lr_scheduler.state_dict(),
         "rng": rng_states,
         "watch": trainer.watch.state(),
-        "reference_logprobs": trainer.data_collator.reference_logprobs,
+        "reference_logprobs": getattr(trainer.data_collator, "reference_logprobs", None),
     }
     (folder / _STATE).write_text(json.dumps(state))
 

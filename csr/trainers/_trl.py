@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csr.errors import EnvironmentFault
+from csr.trainers._arguments import (
+    common_arguments,
+    new_adapter,
+    numbered_rows,
+    settle_arguments,
+)
 from csr.trainers._batches import PAIR_ROWS, PairCollator
-from csr.trainers._lora import language_linear_names
 from csr.trainers._resumable import Resumable
 
 if TYPE_CHECKING:
@@ -33,34 +37,32 @@ def make_trainer(
 
     It saves checkpoints where it is given a place for them.
     """
-    from datasets import Dataset
-    from peft import LoraConfig
     from transformers import PrinterCallback
+    from trl import DPOConfig
     from trl.trainer.utils import disable_dropout_in_model
 
     # TRL switches off all dropout or none; the adapter's own is the user's to choose.
     disable_dropout_in_model(model)
     rows = range(len(collator.pairs))
-    arguments = _arguments(config, work_dir, device, seed, model.dtype, len(rows))
-    if checkpoints is not None:
-        arguments.set_save(strategy="steps", steps=config.checkpoint_every_num_steps)
+    arguments = DPOConfig(
+        beta=config.beta,
+        loss_type=list(config.loss_type),
+        loss_weights=list(config.loss_weights) if config.loss_weights else None,
+        label_smoothing=config.label_smoothing,
+        ld_alpha=config.ld_alpha,
+        disable_dropout=False,
+        **common_arguments(config, work_dir, device, seed, model.dtype, len(rows)),
+    )
+    settle_arguments(arguments, config, saves=checkpoints is not None)
     trainer = _trainer_class()(
         watch,
         checkpoints,
         model=model,
         args=arguments,
         data_collator=collator,
-        # TRL takes the column `images` as the sign of a vision dataset, which it leaves alone.
-        train_dataset=Dataset.from_dict({"row": list(rows), "images": [[] for _ in rows]}),
+        train_dataset=numbered_rows(len(rows)),
         processing_class=processor,
-        peft_config=LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=config.lora_alpha,
-            lora_dropout=config.lora_dropout,
-            target_modules=language_linear_names(model),
-            bias="none",
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=new_adapter(config, model),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -128,59 +130,3 @@ def _trainer_class() -> Any:
                 self.watch.step(self.state.global_step, logs)
 
     return WatchedDPOTrainer
-
-
-def num_warmup_steps(config: Config, num_pairs: int) -> int:
-    """Optimiser steps over which the rate rises, rounded down.
-
-    The first of them changes nothing. transformers rounds up, so of a run of a single step
-    nothing would be left.
-    """
-    num_rounds = math.ceil(num_pairs / (config.batch_size * config.num_processes))
-    num_steps = math.ceil(num_rounds / config.gradient_accumulation_steps) * config.num_epochs
-    return int(config.warmup_ratio * num_steps)
-
-
-def _arguments(
-    config: Config, work_dir: Path, device: str, seed: int, dtype: Any, num_pairs: int
-) -> Any:
-    import torch
-    from trl import DPOConfig
-
-    arguments = DPOConfig(
-        output_dir=str(work_dir / "trl"),
-        beta=config.beta,
-        loss_type=list(config.loss_type),
-        loss_weights=list(config.loss_weights) if config.loss_weights else None,
-        label_smoothing=config.label_smoothing,
-        ld_alpha=config.ld_alpha,
-        max_length=None,  # a cut could take image tokens while their features stay
-        num_train_epochs=config.num_epochs,
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.lr_scheduler,
-        warmup_steps=num_warmup_steps(config, num_pairs),
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        gradient_checkpointing=config.gradient_checkpointing,
-        bf16=dtype == torch.bfloat16,
-        use_cpu=device == "cpu",
-        seed=seed,
-        data_seed=seed,
-        dataloader_num_workers=config.dataloader_workers,
-        dataloader_pin_memory=device == "cuda",
-        disable_dropout=False,
-        remove_unused_columns=False,
-        save_strategy="no",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        log_level="error",
-        disable_tqdm=True,
-        report_to="none",
-    )
-    if arguments.n_gpu > 1:
-        # Several GPUs without a launcher: Trainer would choose nn.DataParallel, which TRL
-        # refuses. The model is on the first GPU; counting one keeps it there.
-        arguments._n_gpu = 1
-    return arguments

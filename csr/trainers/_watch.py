@@ -12,7 +12,6 @@ from csr.errors import NumericalError
 
 if TYPE_CHECKING:
     from csr.protocols import Progress
-    from csr.trainers._pairs import TrainingPair
 
 _OUR_NAMES = {
     "rewards/margins": "margin",
@@ -22,20 +21,22 @@ _OUR_NAMES = {
     "logps/chosen": "chosen_logprob",
     "logps/rejected": "rejected_logprob",
 }
-"""TRL's name of a figure -> ours. A reward here is beta times a log-ratio, in nats."""
-_KEPT_NAMES = ("loss", "grad_norm", "learning_rate", "epoch", "entropy")
+"""TRL's name of a figure -> ours, of those that an objective has. A reward here is beta times a
+log-ratio, in nats."""
+_KEPT_NAMES = ("loss", "grad_norm", "learning_rate", "epoch", "entropy", "negative_logprob")
 
 
 @dataclass
 class TrainingWatch:
     """Sees every batch and every step; stops the run at the first number that is not finite."""
 
-    pairs: Sequence[TrainingPair]
+    names: Sequence[str]
+    """What messages call each row of the data."""
     num_updates: int
-    """Pairs that will pass in all: the reference's pass and the epochs."""
+    """Rows that will pass in all: the reference's pass and the epochs."""
     progress: Progress
     num_processes: int = 1
-    """Each of which sees its share of the pairs."""
+    """Each of which sees its share of the rows."""
     history: list[dict[str, float]] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
     _seen: int = 0
@@ -72,7 +73,7 @@ class TrainingWatch:
         self._step_rows += rows
         if not math.isfinite(loss):
             raise NumericalError(
-                f"The DPO loss is {loss} in step {step} on {self._names(rows)}. Training stopped "
+                f"The loss is {loss} in step {step} on {self._names(rows)}. Training stopped "
                 "and nothing was saved. Lower the learning rate, or train in float32."
             )
         self._advance(len(rows))
@@ -87,18 +88,18 @@ class TrainingWatch:
             )
         row = {"step": float(step)}
         row |= {name: float(logs[name]) for name in _KEPT_NAMES if name in logs}
-        row |= {ours: float(logs[theirs]) for theirs, ours in _OUR_NAMES.items()}
+        row |= {ours: float(logs[theirs]) for theirs, ours in _OUR_NAMES.items() if theirs in logs}
         self.history.append(row)
         self._step_rows = []
 
-    def _advance(self, num_pairs: int) -> None:
-        self._seen = min(self._seen + num_pairs * self.num_processes, self.num_updates)
+    def _advance(self, num_rows: int) -> None:
+        self._seen = min(self._seen + num_rows * self.num_processes, self.num_updates)
         self.progress(self._seen, self.num_updates)
 
     def _names(self, rows: Sequence[int]) -> str:
-        names = [self.pairs[row].pair_id for row in rows]
+        names = [self.names[row] for row in rows]
         rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        return f"pairs {', '.join(names[:8])}{rest}"
+        return f"{', '.join(names[:8])}{rest}"
 
 
 def _finite(values: Sequence[float]) -> bool:

@@ -60,7 +60,7 @@ def test_a_training_is_named_by_all_that_decides_its_weights(tmp_path, monkeypat
 
 
 def test_a_pairs_file_that_is_missing_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"none\.parquet cannot be read as a pairs table"):
+    with pytest.raises(DataError, match=r"none\.parquet cannot be read as a table to train on"):
         training_sha256(POLICY, tmp_path / "none.parquet", Config(), 1, "cpu")
 
 

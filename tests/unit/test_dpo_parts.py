@@ -9,12 +9,14 @@ import pytest
 from pydantic import ValidationError
 
 from csr.errors import DataError, EnvironmentFault, ModelError, NumericalError
+from csr.trainers._adapter_trainer import _final_metrics
+from csr.trainers._arguments import num_warmup_steps
 from csr.trainers._isolation import preserved_globals, staged_output
 from csr.trainers._pairs import TrainingPair, pair_image, read_pairs
 from csr.trainers._policy_files import pick_device, stored_dtype
-from csr.trainers._trl import cache_reference, num_warmup_steps
+from csr.trainers._trl import cache_reference
 from csr.trainers._watch import TrainingWatch
-from csr.trainers.dpo import Config, _final_metrics
+from csr.trainers.dpo import Config
 from csr.types import ImageRef
 
 
@@ -50,7 +52,9 @@ def write_rows(file, rows):
 def make_watch(num_pairs=3):
     calls = []
     pairs = [make_pair(f"p{i}") for i in range(num_pairs)]
-    return TrainingWatch(pairs, 2 * num_pairs, lambda *at: calls.append(at)), calls
+    return TrainingWatch(
+        [pair.name for pair in pairs], 2 * num_pairs, lambda *at: calls.append(at)
+    ), calls
 
 
 LOGS = {
@@ -109,13 +113,13 @@ def test_an_embedded_image_that_is_not_the_named_one_is_refused():
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_reference_logprob_that_is_not_finite_names_its_pair(bad):
     watch, _ = make_watch()
-    with pytest.raises(NumericalError, match="pairs p2"):
+    with pytest.raises(NumericalError, match="pair p2"):
         watch.reference([1, 2], [(-1.0, -2.0), (-1.0, bad)])
 
 
 def test_a_loss_that_is_not_finite_names_step_and_pairs():
     watch, _ = make_watch()
-    with pytest.raises(NumericalError, match="nan in step 4 on pairs p0, p2"):
+    with pytest.raises(NumericalError, match="nan in step 4 on pair p0, pair p2"):
         watch.batch(4, [0, 2], math.nan)
 
 
@@ -125,7 +129,7 @@ def test_a_gradient_that_is_not_finite_names_all_pairs_of_its_step():
     watch.step(1, LOGS)
     watch.batch(2, [1], 0.7)
     watch.batch(2, [2], 0.7)
-    with pytest.raises(NumericalError, match="inf in step 2 on pairs p1, p2"):
+    with pytest.raises(NumericalError, match="inf in step 2 on pair p1, pair p2"):
         watch.step(2, LOGS | {"grad_norm": math.inf})
 
 
@@ -154,13 +158,12 @@ def test_history_has_our_names_and_progress_counts_pairs():
 
 def test_final_metrics_are_means_over_the_last_tenth():
     history = [{"step": float(i), "loss": float(i), "margin": 2.0 * i} for i in range(1, 21)]
-    metrics = _final_metrics(history, num_pairs=40, seconds=3.0)
+    metrics = _final_metrics(history, seconds=3.0)
     assert metrics == {
         "loss": 19.5,
         "margin": 39.0,
         "loss_first": 1.0,
         "num_steps": 20.0,
-        "num_pairs": 40.0,
         "seconds": 3.0,
     }
 

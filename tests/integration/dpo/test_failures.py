@@ -39,7 +39,7 @@ def test_nan_in_the_weights_stops_before_training_and_leaves_nothing(llava, tmp_
     weights[name][3, 5] = math.nan
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        NumericalError, match=r"reference policy gives no finite .* pairs p000#0, p001#0"
+        NumericalError, match=r"reference policy gives no finite .* pair p000#0, pair p001#0"
     ):
         train(broken, llava[3], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -49,7 +49,9 @@ def test_a_runaway_learning_rate_stops_by_step_and_pairs_and_keeps_what_was_ther
     out = tmp_path / "out"
     (out / "model").mkdir(parents=True)
     wild = FAST.model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(NumericalError, match=r"in step \d+ on pairs p00\d#0, p00\d#0") as caught:
+    with pytest.raises(
+        NumericalError, match=r"in step \d+ on pair p00\d#0, pair p00\d#0"
+    ) as caught:
         train(llava[0], llava[3], out, config=wild)
     assert "nothing was saved" in str(caught.value)
     assert [path.name for path in out.iterdir()] == ["model"]
@@ -60,7 +62,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(llava, tmp_path):
         prepared = Prepared(llava, llava[3], tmp_path)
         weight = next(p for n, p in prepared.trainer.model.named_parameters() if "lora_A" in n)
         weight.register_hook(lambda gradient: gradient * math.inf)
-        with pytest.raises(NumericalError, match=r"gradient norm is (nan|inf) in step 1 on pairs"):
+        with pytest.raises(NumericalError, match=r"gradient norm is (nan|inf) in step 1 on pair"):
             prepared.trainer.train()
 
 
@@ -89,6 +91,6 @@ def test_a_model_that_is_no_vision_language_model_is_refused(llava, tmp_path):
 @pytest.mark.slow
 def test_an_error_in_one_of_two_processes_is_raised_here_and_leaves_nothing(llava, tmp_path):
     wild = FAST.model_copy(update={"learning_rate": 1e30, "num_processes": 2, "batch_size": 1})
-    with pytest.raises(NumericalError, match=r"in step \d+ on pairs p00\d#0"):
+    with pytest.raises(NumericalError, match=r"in step \d+ on pair p00\d#0"):
         train(llava[0], llava[3], tmp_path / "out", config=wild)
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from csr.errors import EngineLost, EnvironmentFault, NumericalError
-from csr.trainers import dpo
+from csr.trainers import _adapter_trainer
 from tests.dpo_runs import RESUMABLE, SEED, train
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
 
 def test_what_is_done_is_not_computed_again(llava, stopped, monkeypatch):
     """Images that the vision tower encodes: two a pair, in the steps 4 to 6 alone."""
-    load, encoded = dpo.load_policy, []
+    load, encoded = _adapter_trainer.load_policy, []
 
     def counting(*args):
         model = load(*args)
@@ -166,7 +166,7 @@ def test_what_is_done_is_not_computed_again(llava, stopped, monkeypatch):
         tower.register_forward_pre_hook(lambda module, args: encoded.append(len(args[0])))
         return model
 
-    monkeypatch.setattr(dpo, "load_policy", counting)
+    monkeypatch.setattr(_adapter_trainer, "load_policy", counting)
     resume(llava, stopped)
     assert sum(encoded) == 2 * 6
 
@@ -224,7 +224,7 @@ def test_a_full_disk_is_said_plainly_and_earlier_checkpoints_stay(
 @pytest.mark.parametrize(
     ("learning_rate", "message"),
     [
-        (1e30, r"The DPO loss is nan in step 2"),
+        (1e30, r"The loss is nan in step 2"),
         (1e39, r"After step 1 the adapter holds values that are not finite"),
     ],
 )
