@@ -54,6 +54,15 @@ def corrupted(image: Image.Image, name: str, image_sha256: str) -> Image.Image:
     return kind.apply(image, generator, *numbers)
 
 
+def check_corruption(name: str) -> None:
+    """ConfigError where `name` is no corruption, or one that leaves any image as it is."""
+    _, numbers = _parsed(name)
+    if numbers and not any(numbers):
+        raise ConfigError(
+            f"The corruption {name!r} leaves an image as it is. Give numbers above 0."
+        )
+
+
 def _parsed(name: str) -> tuple[_Kind, list[float]]:
     word, *texts = name.split(":")
     try:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from csr.rendering import expanded_inputs
-from csr.trainers._pairs import TrainingPair, pair_image
+from csr.trainers._pairs import TrainingPair, corrupted_pair_image, pair_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 COMPLETION_MASK = "completion_mask"
 PAIR_ROWS = "pair_rows"
+CORRUPTED = "corrupted"
+REFERENCE_COLUMNS = "reference_columns"
 
 
 def response_batch(
@@ -54,13 +56,18 @@ class PairCollator:
     """Turns dataset rows `{"row": i}` into the batch that TRL's DPO loss expects.
 
     The first half of a batch holds the chosen responses, the second the rejected ones.
-    `pair_rows` says which pairs they are; it must be taken out before the forward.
+    `pair_rows` says which pairs they are. With a corruption, `corrupted` is a batch of its own:
+    the chosen responses with their corrupted images. These, and `reference_columns`, must be
+    taken out before the forward.
     """
 
     processor: Any
     pairs: Sequence[TrainingPair]
-    reference_logprobs: Sequence[tuple[float, float]] | None = field(default=None)
-    """(chosen, rejected) summed log-probability under the reference policy, nats, a pair."""
+    corruption: str | None = None
+    """What is done to the images of `corrupted`; None where no term looks at them."""
+    reference_logprobs: Sequence[tuple[float, ...]] | None = field(default=None)
+    """(chosen, rejected) summed log-probability under the reference policy, nats, a pair; then
+    what the image terms want of the reference (`ImageTerms.reference_columns`)."""
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         import torch
@@ -74,10 +81,21 @@ class PairCollator:
             [pair.chosen_token_ids for pair in pairs] + [p.rejected_token_ids for p in pairs],
         )
         batch[PAIR_ROWS] = torch.tensor(rows)
+        if self.corruption is not None:
+            batch[CORRUPTED] = self._corrupted(pairs, self.corruption)
         if self.reference_logprobs is not None:
             known = torch.tensor([self.reference_logprobs[row] for row in rows])
             batch["ref_chosen_logps"], batch["ref_rejected_logps"] = known[:, 0], known[:, 1]
+            batch[REFERENCE_COLUMNS] = known[:, 2:]
         return batch
+
+    def _corrupted(self, pairs: Sequence[TrainingPair], corruption: str) -> dict[str, Any]:
+        return response_batch(
+            self.processor,
+            [pair.prompt_text for pair in pairs],
+            [corrupted_pair_image(pair, corruption) for pair in pairs],
+            [pair.chosen_token_ids for pair in pairs],
+        )
 
 
 def _padded(heads: Sequence[Any], tails: Sequence[Sequence[int]], pad: int) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from csr.corruptions import corrupted
 from csr.errors import DataError
 from csr.images import as_referred, decode_image, load_image
 from csr.trainers._tables import read_rows
@@ -66,6 +67,22 @@ def pair_image(pair: TrainingPair) -> Image:
             "names. The pairs table is damaged: make the pairs again."
         )
     return as_referred(decode_image(pair.image_bytes, pair.image.uri), pair.image)
+
+
+def corrupted_pair_image(pair: TrainingPair, corruption: str) -> Image:
+    """The pair's image with a corruption on top of what its reference names.
+
+    DataError where that leaves it as it is: a term would compare the image with itself.
+    """
+    clean = pair_image(pair)
+    image = corrupted(clean, corruption, pair.image.sha256)
+    if image.size == clean.size and image.tobytes() == clean.tobytes():
+        raise DataError(
+            f"The corruption {corruption} leaves the image of pair {pair.pair_id} "
+            f"({pair.image.uri}) as it is: it may be of one colour, or corrupted already. Remove "
+            "its prompt, or name another corruption in image_terms."
+        )
+    return image
 
 
 def _pair(row: dict[str, Any]) -> TrainingPair:

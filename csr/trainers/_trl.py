@@ -12,11 +12,14 @@ from csr.trainers._arguments import (
     numbered_rows,
     settle_arguments,
 )
-from csr.trainers._batches import PAIR_ROWS, PairCollator
+from csr.trainers._batches import CORRUPTED, PAIR_ROWS, REFERENCE_COLUMNS, PairCollator
+from csr.trainers._image_loss import ImageLoss, reference_columns
+from csr.trainers._image_passes import Recording
 from csr.trainers._resumable import Resumable
 
 if TYPE_CHECKING:
     from csr.trainers._checkpoints import Checkpoints
+    from csr.trainers._image_terms import ImageTerms
     from csr.trainers._watch import TrainingWatch
     from csr.trainers.dpo import Config
 
@@ -57,6 +60,7 @@ def make_trainer(
     trainer = _trainer_class()(
         watch,
         checkpoints,
+        config.image_terms,
         model=model,
         args=arguments,
         data_collator=collator,
@@ -82,16 +86,20 @@ def cache_reference(trainer: Any, collator: PairCollator, batch_size: int) -> No
             "reference log-probabilities are handed over. Install trl>=1.16,<1.17."
         )
     own = range(trainer.args.process_index, len(collator.pairs), trainer.args.world_size)
-    known: dict[int, tuple[float, float]] = {}
+    known: dict[int, tuple[float, ...]] = {}
     trainer.model.eval()
     for start in range(0, len(own), batch_size):
         rows = list(own[start : start + batch_size])
         batch = send_to_device(collator([{"row": row} for row in rows]), trainer.args.device)
         del batch[PAIR_ROWS]
-        chosen, rejected = trainer.compute_ref_log_probs(trainer.model, batch)
-        both = list(zip(chosen.tolist(), rejected.tolist(), strict=True))
-        trainer.watch.reference(rows, both)
-        known |= zip(rows, both, strict=True)
+        corrupted = batch.pop(CORRUPTED, None)
+        clean = Recording(trainer.model, trainer.model)
+        columns = list(trainer.compute_ref_log_probs(clean, batch))
+        if corrupted is not None:
+            columns += reference_columns(trainer, trainer.image_terms, clean, batch, corrupted)
+        found = list(zip(*(column.tolist() for column in columns), strict=True))
+        trainer.watch.reference(rows, found)
+        known |= zip(rows, found, strict=True)
     everyones = dict(gather_object(list(known.items())))
     collator.reference_logprobs = [everyones[row] for row in range(len(collator.pairs))]
     trainer.precompute_ref_logps = True
@@ -104,9 +112,13 @@ def _trainer_class() -> Any:
         """DPOTrainer that reports to a `TrainingWatch` and to nobody else."""
 
         def __init__(
-            self, watch: TrainingWatch, checkpoints: Checkpoints | None, **kwargs: Any
+            self,
+            watch: TrainingWatch,
+            checkpoints: Checkpoints | None,
+            image_terms: ImageTerms | None,
+            **kwargs: Any,
         ) -> None:
-            self.watch, self.checkpoints = watch, checkpoints
+            self.watch, self.checkpoints, self.image_terms = watch, checkpoints, image_terms
             super().__init__(**kwargs)
 
         def _send_telemetry(self) -> None:
@@ -120,8 +132,26 @@ def _trainer_class() -> Any:
             num_items_in_batch: Any = None,
         ) -> Any:
             rows = inputs.pop(PAIR_ROWS).tolist()
-            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            columns = inputs.pop(REFERENCE_COLUMNS, None)
+            if self.image_terms is None:
+                loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            else:
+                loss = self._with_image_terms(self.image_terms, model, inputs, columns)
             self.watch.batch(self.state.global_step + 1, rows, loss.item())
+            return loss
+
+        def _with_image_terms(
+            self, terms: ImageTerms, model: Any, inputs: dict[str, Any], columns: Any
+        ) -> Any:
+            assert self.precompute_ref_logps, "the terms read the cached reference"
+            corrupted = inputs.pop(CORRUPTED, None)
+            clean = Recording(model, self.model)
+            text_loss = super().compute_loss(clean, inputs)
+            reference = dict(zip(terms.reference_columns, columns.unbind(dim=1), strict=True))
+            image_loss = ImageLoss(self, terms, clean, inputs, corrupted, reference)
+            loss, figures = image_loss.add_to(text_loss)
+            for name, value in figures.items():
+                self._metrics["train"][name].append(self.accelerator.gather(value).mean().item())
             return loss
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

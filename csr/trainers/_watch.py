@@ -23,7 +23,12 @@ _OUR_NAMES = {
 }
 """TRL's name of a figure -> ours, of those that an objective has. A reward here is beta times a
 log-ratio, in nats."""
-_KEPT_NAMES = ("loss", "grad_norm", "learning_rate", "epoch", "entropy", "negative_logprob")
+_KEPT_NAMES = (
+    "loss", "grad_norm", "learning_rate", "epoch", "entropy", "negative_logprob",
+    "text_loss", "image_loss", "flipped_token_share",
+    "conditional_loss", "conditional_margin", "anchor_loss",
+)  # fmt: skip
+"""Those after `entropy` are of some objectives or terms alone."""
 
 
 @dataclass
@@ -57,9 +62,9 @@ class TrainingWatch:
         self._seen, self._started = state["num_seen"], time.monotonic() - state["seconds"]
         self.progress(self._seen, self.num_updates)
 
-    def reference(self, rows: Sequence[int], logprobs: Sequence[tuple[float, float]]) -> None:
-        """A batch of reference log-probabilities is known."""
-        broken = [row for row, both in zip(rows, logprobs, strict=True) if not _finite(both)]
+    def reference(self, rows: Sequence[int], logprobs: Sequence[Sequence[float]]) -> None:
+        """A batch of the reference policy's log-probabilities is known, several a pair."""
+        broken = [row for row, found in zip(rows, logprobs, strict=True) if not _finite(found)]
         if broken:
             raise NumericalError(
                 f"The reference policy gives no finite log-probability for {self._names(broken)}. "

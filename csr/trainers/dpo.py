@@ -20,6 +20,7 @@ from csr.protocols import Trainer as TrainerProtocol
 from csr.protocols import TrainingTable
 from csr.trainers._adapter_trainer import AdapterTrainer
 from csr.trainers._batches import PairCollator
+from csr.trainers._image_terms import ImageTerms
 from csr.trainers._pairs import TrainingPair, read_pairs
 from csr.trainers._policy_files import stored_dtype
 from csr.trainers._settings import TrainingSettings
@@ -49,6 +50,8 @@ class Config(TrainingSettings):
     ld_alpha: float | None = Field(default=None, ge=0, le=1)
     """LD-DPO (arXiv:2409.06411): weight of a response's tokens beyond the length of the shorter
     of the two; 0 compares equal lengths alone, None is 1."""
+    image_terms: ImageTerms | None = None
+    """Terms that compare the image with a corrupted one (POVID, mDPO); None adds none."""
 
     @model_validator(mode="after")
     def _one_weight_a_loss(self) -> Self:
@@ -60,6 +63,24 @@ class Config(TrainingSettings):
         if "exo_pair" in self.loss_type and self.label_smoothing == 0:
             raise ValueError(
                 "The loss exo_pair needs label_smoothing above 0; its paper uses 1e-3."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _image_terms_fit_the_loss(self) -> Self:
+        terms = self.image_terms
+        if terms is None:
+            return self
+        if self.ld_alpha is not None:
+            raise ValueError(
+                "ld_alpha cannot go with image_terms: they are defined on whole responses. Remove "
+                "one of the two."
+            )
+        plain = self.loss_type == ("sigmoid",) and self.loss_weights is None
+        if terms.distortion == "paper" and not plain:
+            raise ValueError(
+                "image_terms.distortion 'paper' is a loss of its own in place of loss_type: leave "
+                "loss_type and loss_weights out, or take 'released'."
             )
         return self
 
@@ -90,7 +111,8 @@ class DPO(AdapterTrainer):
         self, model: Any, processor: Any, rows: Sequence[Any], watch: TrainingWatch, **place: Any
     ) -> Any:
         """TRL's trainer over the pairs."""
-        collator = PairCollator(processor, rows)
+        terms = self.config.image_terms
+        collator = PairCollator(processor, rows, terms.corruption if terms else None)
         return make_trainer(model, processor, collator, watch, config=self.config, **place)
 
     def begin(self, trainer: Any) -> None:
