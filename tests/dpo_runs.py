@@ -59,6 +59,12 @@ def train(
 
 def plain_logprobs(model, processor, prompt, response_ids):
     """One sequence, no padding, no code of the trainer: the log-probability of each token."""
+    logprobs = plain_distributions(model, processor, prompt, response_ids)
+    return [row[token_id].item() for row, token_id in zip(logprobs, response_ids, strict=True)]
+
+
+def plain_distributions(model, processor, prompt, response_ids):
+    """As `plain_logprobs`, but of every token that could stand there: (tokens, vocabulary)."""
     text = render_prompt(processor, prompt.text)
     bos = processor.tokenizer.bos_token
     special = not (bos and text.startswith(bos))
@@ -76,11 +82,7 @@ def plain_logprobs(model, processor, prompt, response_ids):
         inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], zeros], dim=1)
     with torch.no_grad():
         logits = model(**inputs).logits[0]
-    positions = range(logits.shape[0] - len(response_ids) - 1, logits.shape[0] - 1)
-    return [
-        torch.log_softmax(logits[position], dim=-1)[token_id].item()
-        for position, token_id in zip(positions, response_ids, strict=True)
-    ]
+    return torch.log_softmax(logits[-len(response_ids) - 1 : -1], dim=-1)
 
 
 def plain_model(checkpoint, dtype=torch.float32):
@@ -108,7 +110,8 @@ class Prepared:
     def __init__(self, family, pairs_path, work, config=FAST, checkpoint=None):
         path = str(checkpoint or family[0])
         pairs = read_pairs(pairs_path)
-        self.collator = PairCollator(load_processor(path), pairs)
+        terms = config.image_terms
+        self.collator = PairCollator(load_processor(path), pairs, terms and terms.corruption)
         self.watch = TrainingWatch([pair.name for pair in pairs], 1, silent)
         self.trainer = make_trainer(
             load_policy(path, config.dtype, "cpu"),

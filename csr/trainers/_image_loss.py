@@ -96,10 +96,12 @@ class ImageLoss:
             return scored(self.trainer.model, self.corrupted)
 
     def _distortion(self, seen: Responses) -> tuple[Any, Any]:
-        """The term, and the share of the chosen tokens that the noise flips."""
+        """The term, and the share of a chosen response's tokens that the noise flips: both means
+        over the pairs.
+        """
         head, terms, beta = head_of(self.trainer.model), self.terms, self.trainer.beta
         flips = seen.likeliest(head)
-        flipped_share = (flips != seen.token_ids).float().mean()
+        flipped_share = seen.mean_share(flips != seen.token_ids)
         if terms.distortion == "released":
             said = self.clean.responses(self.batch, len(seen.lengths))
             margin = said.margins_over(flips, head)

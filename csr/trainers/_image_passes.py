@@ -62,6 +62,15 @@ class Responses:
             leads = leads + (head.bias[self.token_ids] - head.bias[token_ids]).float()
         return per_response(leads, self.lengths)
 
+    def mean_share(self, chosen: Any) -> Any:
+        """The share of a response's tokens that are `chosen` (tokens,), averaged over responses,
+        so that it does not depend on which of them share a batch.
+        """
+        import torch
+
+        lengths = torch.tensor(self.lengths, device=chosen.device)
+        return (per_response(chosen.float(), self.lengths) / lengths).mean()
+
 
 class Recording:
     """Stands in for a model in one call, and keeps what came out of it.

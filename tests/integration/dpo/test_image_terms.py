@@ -1,0 +1,190 @@
+"""The image terms with real models: against passes without our code, and what they teach."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from csr.errors import DataError
+from csr.images import image_ref
+from csr.trainers._image_terms import ImageTerms
+from csr.trainers._isolation import preserved_globals
+from csr.trainers._trl import cache_reference
+from tests.dpo_runs import (
+    FAST,
+    Prepared,
+    plain_distributions,
+    plain_logprobs,
+    plain_model,
+    train,
+)
+from tests.preference_pairs import make_pairs, write_pairs
+
+NOISE = "diffusion_noise:500"
+RELEASED = ImageTerms(
+    corruption=NOISE, distortion="released", conditional_weight=2.0, anchor_weight=0.5
+)
+IMAGE_ONLY = ImageTerms(corruption=NOISE, distortion="released", distortion_weight=1.0)
+PAPER = ImageTerms(corruption=NOISE, distortion="paper", distortion_weight=1.0)
+CONDITIONAL = ImageTerms(corruption=NOISE, conditional_weight=1.0)
+
+
+def with_terms(terms, **changes):
+    return FAST.model_copy(update={"image_terms": terms, **changes})
+
+
+def corrupted_prompt(pair, corruption):
+    """The corruption's randomness is the image's own, so the pixels are those of training."""
+    return replace(pair.prompt, image=replace(pair.prompt.image, corruption=corruption))
+
+
+def by_hand(model, processor, pair, corruption):
+    """What a pass without the trainer's code finds of the chosen response."""
+    ids = pair.chosen.token_ids
+    clean = plain_distributions(model, processor, pair.prompt, ids)
+    noisy = plain_distributions(model, processor, corrupted_prompt(pair, corruption), ids)
+    said, flips = torch.tensor(ids)[:, None], noisy.argmax(dim=-1)[:, None]
+    return {
+        "corrupted_logprob": noisy.gather(1, said).sum().item(),
+        "flip_margin": (clean.gather(1, said) - clean.gather(1, flips)).sum().item(),
+        "num_flipped": (flips != said).sum().item(),
+    }
+
+
+@pytest.mark.parametrize(("family", "corruption"), [("llava", NOISE), ("qwen2_5_vl", "resize:90")])
+def test_the_cached_reference_is_a_pass_of_its_own(families, tmp_path, family, corruption):
+    """Qwen sees a larger image as more tokens, so that the two batches differ in length."""
+    checkpoint, processor, pairs, pairs_path = families[family]
+    config = with_terms(RELEASED.model_copy(update={"corruption": corruption}))
+    with preserved_globals():
+        prepared = Prepared(families[family], pairs_path, tmp_path, config=config)
+        batch = prepared.collator([{"row": 0}])
+        cache_reference(prepared.trainer, prepared.collator, batch_size=4)
+    longer = batch["corrupted"]["input_ids"].shape[1] > batch["input_ids"].shape[1]
+    assert longer == (family == "qwen2_5_vl")
+    model = plain_model(checkpoint)
+    for pair, known in zip(pairs, prepared.collator.reference_logprobs, strict=True):
+        own = by_hand(model, processor, pair, corruption)
+        rejected = sum(plain_logprobs(model, processor, pair.prompt, pair.rejected.token_ids))
+        assert known[1:] == pytest.approx(
+            (rejected, own["corrupted_logprob"], own["flip_margin"]), abs=2e-4
+        )
+        assert own["num_flipped"] > 0
+
+
+def test_at_the_start_every_term_is_log_two_and_all_are_added_up(llava, tmp_path):
+    """All pairs in one step, whose figures are those of the untrained policy."""
+    checkpoint, processor, pairs, pairs_path = llava
+    config = with_terms(RELEASED, batch_size=len(pairs), num_epochs=1)
+    [row] = train(checkpoint, pairs_path, tmp_path / "out", config=config).history
+    for name in ("text_loss", "image_loss", "conditional_loss", "anchor_loss"):
+        assert row[name] == pytest.approx(math.log(2), abs=1e-5), name
+    assert row["loss"] == pytest.approx((0.5 + 0.5 + 2.0 + 0.5) * math.log(2), abs=1e-5)
+    assert row["conditional_margin"] == pytest.approx(0.0, abs=1e-5)
+    model = plain_model(checkpoint)
+    shares = [
+        by_hand(model, processor, pair, NOISE)["num_flipped"] / pair.chosen.num_tokens
+        for pair in pairs
+    ]
+    assert row["flipped_token_share"] == pytest.approx(sum(shares) / len(shares))
+
+
+def likelier_on_the_clean_image(model, base, processor, pair):
+    ids, noisy = pair.chosen.token_ids, corrupted_prompt(pair, NOISE)
+    clean, corrupted = (
+        sum(plain_logprobs(model, processor, prompt, ids)) for prompt in (pair.prompt, noisy)
+    )
+    return clean - corrupted
+
+
+def flips_of(base, processor, pair):
+    """The base model's, under the noisy image: what training is to make less likely."""
+    noisy = corrupted_prompt(pair, NOISE)
+    return plain_distributions(base, processor, noisy, pair.chosen.token_ids).argmax(dim=-1)
+
+
+def likelier_than_the_flips(model, base, processor, pair):
+    ids, flips = pair.chosen.token_ids, flips_of(base, processor, pair)[:, None]
+    clean = plain_distributions(model, processor, pair.prompt, ids)
+    return (clean.gather(1, torch.tensor(ids)[:, None]) - clean.gather(1, flips)).sum().item()
+
+
+def unlikely_flips_on_the_noisy_image(model, base, processor, pair):
+    flips = flips_of(base, processor, pair)[:, None]
+    noisy = corrupted_prompt(pair, NOISE)
+    seen = plain_distributions(model, processor, noisy, pair.chosen.token_ids)
+    return -seen.gather(1, flips).sum().item()
+
+
+@pytest.mark.parametrize(
+    ("terms", "figure"),
+    [
+        (CONDITIONAL, likelier_on_the_clean_image),
+        (IMAGE_ONLY, likelier_than_the_flips),
+        (PAPER, unlikely_flips_on_the_noisy_image),
+    ],
+    ids=["conditional", "released", "paper"],
+)
+def test_each_term_teaches_what_it_is_for(llava, trained, tmp_path, terms, figure):
+    """More than training on the same pairs without the term does."""
+    checkpoint, processor, pairs, pairs_path = llava
+    result = train(checkpoint, pairs_path, tmp_path / "out", config=with_terms(terms))
+    base = plain_model(checkpoint)
+    without, having = (
+        sum(figure(plain_model(path), base, processor, pair) for pair in pairs) / len(pairs)
+        for path in (trained["llava"].model_path, result.model_path)
+    )
+    assert having - without > 0.1
+
+
+def test_training_with_terms_goes_on_from_a_checkpoint_as_if_undisturbed(llava, tmp_path):
+    config = with_terms(RELEASED, lora_dropout=0.1, checkpoint_every_num_steps=1)
+    expected = train(llava[0], llava[3], tmp_path / "undisturbed", config=config)
+
+    def stop(done, total):
+        if done == 12:  # the reference's 6 pairs and 3 steps of 2; the third is not yet kept
+            raise KeyboardInterrupt
+
+    folder = {"keep_in": tmp_path / "kept", "config": config}
+    with pytest.raises(KeyboardInterrupt):
+        train(llava[0], llava[3], tmp_path / "out", progress=stop, **folder)
+    calls = []
+    result = train(
+        llava[0], llava[3], tmp_path / "out",
+        progress=lambda done, total: calls.append(done), **folder,
+    )  # fmt: skip
+    assert calls[0] == 10, "training goes on after its second step"
+    assert result.history == expected.history
+    for name in ("model/model.safetensors", "adapter/adapter_model.safetensors"):
+        ours, theirs = (root.parent / name for root in (result.model_path, expected.model_path))
+        assert ours.read_bytes() == theirs.read_bytes(), name
+
+
+def test_a_pair_whose_image_stays_as_it_is_stops_training_before_a_step(llava, tmp_path):
+    checkpoint, processor, _, _ = llava
+    pairs = make_pairs(tmp_path / "images", processor)
+    Image.new("RGB", (48, 40), (10, 20, 30)).save(tmp_path / "images" / "p004.png")
+    grey = replace(pairs[4].prompt, image=image_ref(tmp_path / "images" / "p004.png"))
+    pairs[4] = replace(pairs[4], prompt=grey)
+    path = write_pairs(tmp_path / "pairs", pairs)
+    config = with_terms(CONDITIONAL.model_copy(update={"corruption": "crop:0.2"}))
+    with pytest.raises(DataError, match=r"crop:0\.2 leaves the image of pair p004#0"):
+        train(checkpoint, path, tmp_path / "out", config=config)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("terms", [RELEASED, PAPER], ids=["released", "paper"])
+def test_two_processes_train_with_terms_as_one_does(llava, tmp_path, terms):
+    histories = []
+    for name, changes in {
+        "two": {"num_processes": 2, "batch_size": 1, "gradient_checkpointing": True},
+        "one": {"batch_size": 2},
+    }.items():
+        config = with_terms(terms, **changes)
+        histories.append(train(llava[0], llava[3], tmp_path / name, config=config).history)
+    for figure in ("loss", "grad_norm", "image_loss", "flipped_token_share"):
+        of_two, of_one = ([row[figure] for row in history] for history in histories)
+        assert of_two == pytest.approx(of_one, rel=1e-3, abs=1e-4), figure
