@@ -50,6 +50,12 @@ def summed(distributions: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(value / total for value in sums)
 
 
+def surface_forms(label: str) -> tuple[str, ...]:
+    """How a response may begin that gives this label: with and without a space or a capital."""
+    cases = (label[:1].upper() + label[1:], label[:1].lower() + label[1:])
+    return tuple(dict.fromkeys(space + each for each in cases for space in (" ", "")))
+
+
 def content_free_prompts(prompt: Prompt, kind: ContentFree) -> list[tuple[Prompt, bool]]:
     """The content-free inputs of a prompt, each with whether it has an image."""
     blank = replace(prompt, image=replace(prompt.image, corruption="blank"))

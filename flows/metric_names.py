@@ -65,6 +65,7 @@ DISTRIBUTIONS = {
     "likelihood": "Likelihood, raw, nats",
     "image_similarity": "Image similarity, raw, 100 × cosine",
     "pmi": "PMI of text and image, raw, nats a token",
+    "self_check": "Self-check, probability of yes",
     "num_tokens": "Length in tokens",
     "num_steps": "Length in sentences",
 }

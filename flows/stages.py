@@ -76,7 +76,7 @@ def measure(context: IterationContext, *, num_waves: int = 1) -> StageRecord | N
         "num_captions": recipe.num_statistics_prompts,
         "likelihood": recipe.reward.likelihood,
         "scope": recipe.reward.statistics_scope,
-        "evidence": sorted(recipe.reward.evidence_weights),
+        "evidence": recipe.reward.evidence_inputs,
     }
     return run_stage(context, "measure", inputs, work)
 

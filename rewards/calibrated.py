@@ -29,6 +29,7 @@ from csr.types import ResponseTree, StepGroup, StepNode, StepScore
 from rewards.likelihood import LikelihoodKind, likelihood
 from rewards.pmi import pmi
 from rewards.raw import Evidence, RawParts, measure
+from rewards.self_check import self_check
 from rewards.settings import EVIDENCE, Config
 from rewards.statistics import Moments, Statistics
 
@@ -57,7 +58,10 @@ def evidence_of(config: Config, sampler: Sampler | None) -> dict[str, Evidence]:
     if not config.evidence_weights:
         return {}
     assert sampler is not None, "evidence is asked of the policy"
-    known: dict[str, Evidence] = {"pmi": partial(pmi, sampler=sampler)}
+    known: dict[str, Evidence] = {
+        "pmi": partial(pmi, sampler=sampler),
+        "self_check": partial(self_check, sampler=sampler, config=config.self_check),
+    }
     return {name: known[name] for name in config.evidence_weights}
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from csr.config import ComponentConfig
 from rewards.likelihood import LikelihoodKind
+from rewards.self_check import Config as SelfCheckConfig
 from rewards.statistics import StatisticsScope
 
 Calibration = Literal["centred", "literal", "sibling_rank"]
-EVIDENCE = ("pmi",)
+EVIDENCE = ("pmi", "self_check")
 """Evidence beside similarity and likelihood: its names in a step's breakdown."""
 _ROUNDING = 1e-9
 
@@ -27,6 +28,11 @@ class Config(ComponentConfig):
     pmi_weight: float = Field(default=0.0, ge=0, le=1)
     """Share of the PMI part: how much better the policy predicts a sentence with the image than
     without. At 0 it is not measured; above, each level costs one more scoring pass."""
+    self_check_weight: float = Field(default=0.0, ge=0, le=1)
+    """Share of the self-check part: the policy's own "yes" when it is asked whether the image shows
+    what the sentence says. At 0 it is not asked; above, each sentence is some eight questions."""
+    self_check: SelfCheckConfig = SelfCheckConfig()
+    """How it is asked. Not used at a weight of 0."""
     likelihood: LikelihoodKind = "mean_logprob"
     """R_T: `mean_logprob` in nats, or the paper's `product` of probabilities."""
     statistics_scope: StatisticsScope = "first"
@@ -57,7 +63,11 @@ class Config(ComponentConfig):
 
     @model_validator(mode="after")
     def _check_weights(self) -> Config:
-        weights = {"image_weight": self.image_weight, "pmi_weight": self.pmi_weight}
+        weights = {
+            "image_weight": self.image_weight,
+            "pmi_weight": self.pmi_weight,
+            "self_check_weight": self.self_check_weight,
+        }
         if math.fsum(weights.values()) > 1 + _ROUNDING:
             told = " + ".join(f"{name} {value:g}" for name, value in weights.items() if value)
             raise ValueError(
@@ -70,8 +80,14 @@ class Config(ComponentConfig):
     @property
     def evidence_weights(self) -> dict[str, float]:
         """Evidence -> its share, of that which counts."""
-        weights = {"pmi": self.pmi_weight}
+        weights = {"pmi": self.pmi_weight, "self_check": self.self_check_weight}
         return {name: weight for name, weight in weights.items() if weight > 0}
+
+    @property
+    def evidence_inputs(self) -> dict[str, Any]:
+        """Evidence -> the settings that decide its raw values, of that which counts."""
+        settings = {"self_check": self.self_check.model_dump(mode="json")}
+        return {name: settings.get(name) for name in self.evidence_weights}
 
     @property
     def likelihood_weight(self) -> float:

@@ -35,12 +35,6 @@ class LabelReading:
     """Probability that a response begins with any label at all."""
 
 
-def surface_forms(label: str) -> tuple[str, ...]:
-    """How a response may begin that gives this label: with and without a space or a capital."""
-    cases = (label[:1].upper() + label[1:], label[:1].lower() + label[1:])
-    return tuple(dict.fromkeys(space + each for each in cases for space in (" ", "")))
-
-
 def label_queries(
     prompts: Sequence[Prompt],
     forms: Sequence[Sequence[tuple[str, ...]]],

@@ -26,11 +26,10 @@ from csr.evaluation._labels import (
     likeliest,
     mean_mass,
     read_labels,
-    surface_forms,
 )
 from csr.evaluation._records import build_prompts, read_records
 from csr.evaluation._uncertainty import binomial_se
-from csr.label_calibration import ContentFree
+from csr.label_calibration import ContentFree, surface_forms
 from csr.records import Record
 from csr.types import GeneratedResponse, LabelQuery, Prompt
 

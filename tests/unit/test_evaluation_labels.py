@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from csr.errors import DataError
 from csr.evaluation import multiple_choice, pope
-from csr.evaluation._labels import read_labels, surface_forms
+from csr.evaluation._labels import read_labels
+from csr.label_calibration import surface_forms
 from csr.types import FinishReason, GeneratedResponse
 from storage.run_store import RunStore
 from tests.scripted_run import Csr, write_recipe
