@@ -63,6 +63,7 @@ def measure(context: IterationContext, *, num_waves: int = 1) -> StageRecord | N
                 num_captions=recipe.num_statistics_prompts,
                 num_waves=num_waves,
                 evidence=calibrated.evidence_of(recipe.reward, sampler),
+                evidence_inputs=recipe.reward.evidence_inputs,
             )
         path = _statistics_path(context)
         write_json(path, statistics.model_dump(mode="json"))

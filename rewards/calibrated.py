@@ -59,7 +59,7 @@ def evidence_of(config: Config, sampler: Sampler | None) -> dict[str, Evidence]:
         return {}
     assert sampler is not None, "evidence is asked of the policy"
     known: dict[str, Evidence] = {
-        "pmi": partial(pmi, sampler=sampler),
+        "pmi": partial(pmi, sampler=sampler, content_free=config.pmi_content_free),
         "self_check": partial(self_check, sampler=sampler, config=config.self_check),
     }
     return {name: known[name] for name in config.evidence_weights}
@@ -89,6 +89,12 @@ def check_inputs(config: Config, statistics: Statistics | None) -> None:
             raise ConfigError(
                 f"{name}_weight is {config.evidence_weights[name]:g}, but the statistics hold no "
                 f"{name}. Measure them anew (rerun from measure), or set {name}_weight to 0."
+            )
+        asked, wanted = statistics.evidence_inputs.get(name), config.evidence_inputs[name]
+        if asked != wanted:
+            raise ConfigError(
+                f"The statistics hold {name} as measured by {asked}, and the reward asks for "
+                f"{wanted}. Measure them anew (rerun from measure)."
             )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from csr.config import ComponentConfig
+from csr.label_calibration import ContentFree
 from rewards.likelihood import LikelihoodKind
 from rewards.self_check import Config as SelfCheckConfig
 from rewards.statistics import StatisticsScope
@@ -28,6 +29,9 @@ class Config(ComponentConfig):
     pmi_weight: float = Field(default=0.0, ge=0, le=1)
     """Share of the PMI part: how much better the policy predicts a sentence with the image than
     without. At 0 it is not measured; above, each level costs one more scoring pass."""
+    pmi_content_free: ContentFree = "none"
+    """What the PMI part compares with: the prompt without its image, with a grey one, or the mean
+    of both. Not used at a weight of 0."""
     self_check_weight: float = Field(default=0.0, ge=0, le=1)
     """Share of the self-check part: the policy's own "yes" when it is asked whether the image shows
     what the sentence says. At 0 it is not asked; above, each sentence is some eight questions."""
@@ -84,10 +88,13 @@ class Config(ComponentConfig):
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     @property
-    def evidence_inputs(self) -> dict[str, Any]:
+    def evidence_inputs(self) -> dict[str, dict[str, Any]]:
         """Evidence -> the settings that decide its raw values, of that which counts."""
-        settings = {"self_check": self.self_check.model_dump(mode="json")}
-        return {name: settings.get(name) for name in self.evidence_weights}
+        settings: dict[str, dict[str, Any]] = {
+            "pmi": {"content_free": self.pmi_content_free},
+            "self_check": self.self_check.model_dump(mode="json"),
+        }
+        return {name: settings[name] for name in self.evidence_weights}
 
     @property
     def likelihood_weight(self) -> float:

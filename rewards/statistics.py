@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -56,6 +56,8 @@ class Statistics(BaseModel):
     likelihood_scope: StatisticsScope
     evidence: dict[str, Moments] = {}
     """Of each further part that was measured, by name."""
+    evidence_inputs: dict[str, dict[str, Any]] = {}
+    """The settings by which each was measured."""
 
 
 def measure_statistics(
@@ -99,6 +101,7 @@ def sample_statistics(
     max_steps: int = 12,
     num_waves: int = 1,
     evidence: Mapping[str, Evidence] | None = None,
+    evidence_inputs: Mapping[str, dict[str, Any]] | None = None,
 ) -> Statistics:
     """Sample `num_captions` captions of `prompts` (cyclically) at temperature 1 and measure them.
 
@@ -117,9 +120,10 @@ def sample_statistics(
         groups = _groups([prompt for prompt, _ in wave], captions)
         raw = iter(measure(groups, similarity, likelihood_kind, evidence))
         parts += [[next(raw)[0] for _ in caption] for caption in captions]
-    return measure_statistics(
+    found = measure_statistics(
         parts, likelihood_kind=likelihood_kind, likelihood_scope=likelihood_scope
     )
+    return found.model_copy(update={"evidence_inputs": dict(evidence_inputs or {})})
 
 
 def _groups(

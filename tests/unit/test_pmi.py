@@ -28,6 +28,7 @@ STATISTICS = Statistics(
     likelihood_kind="mean_logprob",
     likelihood_scope="first",
     evidence={"pmi": Moments(mean=0.4, sd=0.2, count=300)},
+    evidence_inputs={"pmi": {"content_free": "none"}},
 )
 
 
@@ -69,6 +70,19 @@ def test_pmi_is_the_mean_difference_over_the_steps_own_tokens():
     # (0.5 + 0.75 + 0) / 3; the prefix is read and not counted
     assert pmi([Step(group, step)], sampler) == pytest.approx([1.25 / 3])
     assert sampler.asked == [[("p", (*first.token_ids, 7, 8, 9), False)]]
+
+
+def test_a_grey_image_can_stand_for_none_and_both_count_by_their_mean():
+    class Grey(BlindSampler):
+        def score(self, prompts, token_ids, *, with_image=True):
+            value = self.value if with_image else -0.25
+            assert [p.image.corruption for p in prompts] == ["blank" if with_image else None]
+            return [(value,) * len(ids) for ids in token_ids]
+
+    step = make_step(" b.", [-0.5, -0.5, -0.5])
+    asked = [Step(StepGroup(prompt=make_prompt(), prefix=(), candidates=(step,)), step)]
+    values = {kind: pmi(asked, Grey(-2.0), kind) for kind in ("none", "blank", "both")}
+    assert values == {"none": [-0.25], "blank": [1.5], "both": [0.625]}
 
 
 def test_a_policy_that_does_not_look_has_no_pmi():
@@ -188,6 +202,8 @@ def test_what_cannot_work_is_said():
     with pytest.raises(ValidationError, match=r"image_weight 0\.9 \+ pmi_weight 0\.5 is more"):
         Config(pmi_weight=0.5)
     assert Config(image_weight=0.6, pmi_weight=0.4).likelihood_weight == pytest.approx(0.0)
+    with pytest.raises(ConfigError, match=r"as measured by .*'none'.* asks for .*'blank'"):
+        build(Config(**WEIGHTS, pmi_content_free="blank"), None, STATISTICS, BlindSampler(-1.0))
     unmeasured = STATISTICS.model_copy(update={"evidence": {}})
     with pytest.raises(ConfigError, match="rerun from measure"):
         build(Config(**WEIGHTS), None, unmeasured, BlindSampler(-1.0))

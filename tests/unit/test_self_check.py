@@ -99,6 +99,7 @@ def test_it_is_a_part_of_the_reward():
         likelihood=Moments(mean=-0.5, sd=0.4, count=100), image_similarity=None,
         likelihood_kind="mean_logprob", likelihood_scope="first",
         evidence={"self_check": Moments(mean=0.7, sd=0.2, count=99)},
+        evidence_inputs={"self_check": Config().model_dump(mode="json")},
     )  # fmt: skip
     config = RewardConfig(image_weight=0.0, self_check_weight=0.8, clip_high=3)
     group = StepGroup(
