@@ -2,7 +2,7 @@
 
 A policy that says "yes" whatever it is shown says it without an image too. Its probabilities are
 divided by those that it has for a content-free input, and normalised
-(arXiv:2403.05262, section 3.1: q = W p, W = diag(p_cf)^-1; after Zhao et al. 2021,
+(the post-hoc debias of arXiv:2403.05262: q = W p, W = diag(p_cf)^-1; after Zhao et al. 2021,
 "Calibrate Before Use", arXiv:2102.09690). Read from raw logits, at temperature 1.
 
 A label is said in several ways (" Yes", "Yes", "yes"): their probabilities are summed. A way to

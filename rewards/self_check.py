@@ -2,9 +2,9 @@
 
 Each sentence is one claim, put to the policy as a yes-or-no question about the same image. The
 value is the probability of "yes" among "yes" and "no": the claim check of RLAIF-V
-(arXiv:2405.17220, section 2.3), with the sentence in place of an extracted claim and the policy in
+(arXiv:2405.17220), with the sentence in place of an extracted claim and the policy in
 place of a second model. A policy that says "yes" to everything has that habit taken off it where a
-content-free input is set (arXiv:2403.05262, section 3.1).
+content-free input is set (arXiv:2403.05262, post-hoc debias).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Multiple-choice questions, answered by the policy's probabilities of the choices.
 
 Nothing is parsed from text: the answer is the choice with the largest probability, as it is and
-without the policy's habit (arXiv:2403.05262, section 3.1). The habit is a liking for a letter, or,
-where the choices' own words are read, for words that are likelier anywhere.
+without the policy's habit (arXiv:2403.05262, post-hoc debias). The habit is a liking for a letter,
+or, where the choices' own words are read, for words that are likelier anywhere.
 """
 
 from __future__ import annotations

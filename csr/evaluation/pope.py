@@ -5,7 +5,7 @@ absent objects asked about are drawn at random, by frequency ("popular"), or by 
 often they accompany an object that is present ("adversarial").
 
 With `calibration: content_free` the same questions are also answered by the probabilities of "yes"
-and "no", as they are and without the policy's habit (arXiv:2403.05262, section 3.1).
+and "no", as they are and without the policy's habit (arXiv:2403.05262, post-hoc debias).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Visual debias decoding: say what the image makes likelier (arXiv:2403.05262, section 3.2).
+"""Visual debias decoding: say what the image makes likelier (arXiv:2403.05262).
 
     logit' = (1 + alpha) * logit(y | image) - alpha * logit(y | content-free)
 
