@@ -30,7 +30,7 @@ class LabelReading:
     plain: tuple[float, ...]
     """Probabilities with the image, normalised over the labels."""
     calibrated: tuple[float, ...]
-    """The same without the habit that a content-free input shows."""
+    """Without the habit that a content-free input shows; as `plain` where none was asked."""
     mass: float
     """Probability that a response begins with any label at all."""
 
@@ -38,12 +38,13 @@ class LabelReading:
 def label_queries(
     prompts: Sequence[Prompt],
     forms: Sequence[Sequence[tuple[str, ...]]],
-    content_free: ContentFree,
+    content_free: ContentFree | None,
 ) -> list[LabelQuery]:
     """Of each prompt (its labels' forms stand in `forms`): with its image, then content-free."""
     queries = []
     for prompt, labels in zip(prompts, forms, strict=True):
-        for asked, with_image in [(prompt, True), *content_free_prompts(prompt, content_free)]:
+        free = content_free_prompts(prompt, content_free) if content_free else []
+        for asked, with_image in [(prompt, True), *free]:
             queries.append(LabelQuery(prompt=asked, forms=tuple(labels), with_image=with_image))
     return queries
 
@@ -56,7 +57,10 @@ def read_labels(
     assert width * num_prompts == len(logprobs), "each prompt has as many queries"
     groups = [logprobs[i : i + width] for i in range(0, len(logprobs), width)]
     seeing = [probabilities(group[0]) for group in groups]
-    free = [summed([probabilities(each) for each in group[1:]]) for group in groups]
+    if width == 1:
+        free = [(1 / len(plain),) * len(plain) for plain in seeing]  # no habit is known
+    else:
+        free = [summed([probabilities(each) for each in group[1:]]) for group in groups]
     if scope == "dataset":
         means = {n: summed([p for p in free if len(p) == n]) for n in set(map(len, free))}
         free = [means[len(p)] for p in free]

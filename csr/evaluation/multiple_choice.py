@@ -96,12 +96,13 @@ class MultipleChoiceBenchmark:
         return self._prompts
 
     def label_queries(self) -> Sequence[LabelQuery]:
-        """The choices of each question, with its image and content-free."""
+        """The choices of each question, with its image, and with `calibration` content-free."""
+        asked = self.config.content_free if self.config.calibration == "content_free" else None
         forms = [
             tuple(self._forms(place, choice) for place, choice in enumerate(record["choices"]))
             for record in self._records
         ]
-        return label_queries(self.prompts(), forms, self.config.content_free)
+        return label_queries(self.prompts(), forms, asked)
 
     def evaluate(
         self,

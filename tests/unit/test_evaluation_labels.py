@@ -139,8 +139,10 @@ def test_accuracy_plain_and_calibrated(tmp_path: Path) -> None:
     assert metrics["multiple_choice_calibrated_accuracy"] == 1.0
     assert metrics["multiple_choice_num_prompts"] == 2
     plain = multiple_choice.build(choice_config(tmp_path, *records))
-    names = plain.evaluate([say("m0"), say("m1")], answers)
-    assert "multiple_choice_calibrated_accuracy" not in names
+    assert [query.with_image for query in plain.label_queries()] == [True, True]
+    figures = plain.evaluate([say("m0"), say("m1")], answers[::2])
+    assert figures["multiple_choice_accuracy"] == 0.5
+    assert "multiple_choice_calibrated_accuracy" not in figures
 
 
 def test_words_of_the_choices_can_be_read_instead(tmp_path: Path) -> None:
