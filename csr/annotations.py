@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -35,6 +36,30 @@ class Annotation:
     """ISO 8601, UTC; None where no person gave it."""
     score: float | None = None
     """What the critic measured, where it measures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """What people must have said before a run goes on.
+
+    Example: `Quota(num_annotators=2, num_responses=100)`
+    """
+
+    num_annotators: int = 1
+    """People who must have judged a response; who says "skip" has judged it."""
+    num_responses: int | None = None
+    """Responses that need that many; None is all."""
+
+    def num_wanted(self, num_known: int) -> int:
+        """How many of the known responses need verdicts."""
+        return num_known if self.num_responses is None else min(self.num_responses, num_known)
+
+    def judged(self, annotations: Sequence[Annotation]) -> set[str]:
+        """The responses that enough people have judged."""
+        counts = Counter(
+            response_id for response_id, _ in {(a.response_id, a.annotator) for a in annotations}
+        )
+        return {name for name, count in counts.items() if count >= self.num_annotators}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,11 @@ class RunFailed(Exception):
 class VerdictsWanted(RunFailed):
     """People must speak before the run can go on; what it finished stays."""
 
+    def __init__(self, message: str, attempt_id: str = "") -> None:
+        super().__init__(message)
+        self.attempt_id = attempt_id
+        """Whose responses they must judge, such as "tiny-4f2a/02.1", where that is known."""
+
 
 class EngineLost(RunFailed):
     """An engine died, hung, or ran out of memory; a new one with a smaller batch may do."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from csr.annotations import Annotation, Evidence
+from csr.annotations import Annotation, Evidence, Quota
 from csr.types import (
     GeneratedResponse,
     ImageRef,
@@ -164,7 +164,11 @@ class SourceTools:
 
 
 class PreferenceSource(Protocol):
-    """One paper's way to make preference pairs: `generate` is slow, `pair` pure and instant."""
+    """One paper's way to make preference pairs: `generate` is slow, `pair` pure and instant.
+
+    A source that asks more than a prompt's own text offers `asked(prompt)`, the prompt as it is
+    asked: people who judge the responses see that.
+    """
 
     @property
     def step_settings(self) -> StepSettings | None:
@@ -190,6 +194,10 @@ class PreferenceSource(Protocol):
 
 class Critic(Protocol):
     """Says of sampled responses whether they are fit to learn from."""
+
+    @property
+    def quota(self) -> Quota | None:
+        """What people must say first; None where the critic needs nobody."""
 
     def judge(self, trees: Sequence[ResponseTree], given: Sequence[Annotation]) -> list[Annotation]:
         """All verdicts on the trees' complete responses.

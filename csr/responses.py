@@ -7,11 +7,24 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from csr.errors import NumericalError
-from csr.types import ResponseTree, ScoredResponse, StepNode
+from csr.types import FinishReason, ResponseTree, ScoredResponse, StepNode
 
 ResponseReward = Literal["sum", "mean", "sum_over_depth_plus_one"]
 """How the steps' rewards become the response's. `sum_over_depth_plus_one` is the released
 code's, whose path list counts the prompt as a node."""
+
+
+def spoken_responses(tree: ResponseTree) -> list[tuple[str, str]]:
+    """The id and text of each response that came to its end and says something.
+
+    These are what a critic judges.
+    """
+    found = []
+    for leaf in tree.leaves():
+        text = "".join(node.step.text for node in tree.path(leaf.node_id)).strip()
+        if leaf.step.finish_reason is FinishReason.EOS and text:
+            found.append((leaf.node_id, text))
+    return found
 
 
 def path_to(leaf: StepNode, by_id: Mapping[str, StepNode]) -> list[StepNode]:

@@ -9,6 +9,7 @@ from prefect.events import emit_event
 STAGE_FINISHED = "csr.stage.finished"
 GATE_TRIPPED = "csr.gate.tripped"
 RUN_ENDED = "csr.run.ended"
+VERDICTS_WANTED = "csr.verdicts.wanted"
 
 
 def emit(event: str, run_id: str, **payload: Any) -> None:

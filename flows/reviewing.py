@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from csr.agreement import agreement
 from csr.annotations import Annotation, AnnotationVerdict, Evidence
+from csr.errors import VerdictsWanted
 from csr.protocols import Critic
 from flows.context import IterationContext, StageOutcome, run_stage
 from flows.inputs import component_inputs, prompt_inputs, table_inputs
@@ -38,7 +40,14 @@ def review(context: IterationContext) -> StageRecord | None:
         critic: Critic = choice.build()
         table = read_table(attempt.nodes, "nodes")
         trees = trees_from_table(table, context.prompts, policy=context.policy.name)
-        annotations = critic.judge(trees, read_verdicts(attempt.verdicts))
+        try:
+            annotations = critic.judge(trees, read_verdicts(attempt.verdicts))
+        except VerdictsWanted as error:
+            raise VerdictsWanted(
+                f"{attempt.id}: {error} Judge with: csr review {attempt.id}; then the same command "
+                "goes on.",
+                str(attempt.id),
+            ) from None
         path = shard_path(attempt.annotations, 0)
         write_table(path, annotations_to_table(annotations, iteration=attempt.id.iteration))
         return StageOutcome(files=(path,), metrics=_figures(annotations))
@@ -80,10 +89,12 @@ def _attempt_before(context: IterationContext) -> AttemptDir:
 
 
 def _figures(annotations: list[Annotation]) -> dict[str, float]:
-    verdicts = [each.verdict for each in annotations]
+    verdicts, agreed = [each.verdict for each in annotations], agreement(annotations)
+    measured = {"agreement": agreed.observed, "kappa": agreed.kappa}
     return {
         "num_annotations": float(len(annotations)),
         "num_annotators": float(len({each.annotator for each in annotations})),
         "num_human_verdicts": float(sum(each.created_at is not None for each in annotations)),
         **{f"num_{verdict.value}": float(verdicts.count(verdict)) for verdict in AnnotationVerdict},
+        **{name: value for name, value in measured.items() if value is not None},
     }

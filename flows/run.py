@@ -21,12 +21,12 @@ from prefect.runtime import flow_run, task_run
 from prefect.states import Failed
 
 from csr.errors import CSRError, RunFailed, VerdictsWanted
-from flows import retry
+from flows import retry, suspending
 from flows.artifacts import Narrator, Pages, tell_run
 from flows.config import Recipe
 from flows.context import open_attempt
 from flows.evaluating import evaluation_of
-from flows.events import RUN_ENDED, emit
+from flows.events import RUN_ENDED, VERDICTS_WANTED, emit
 from flows.forms import EvaluateRequest, IterationRequest, RunRequest
 from flows.iteration import needs_engine, run_stages
 from flows.launch import Held, do_iterations, prepared_run, recipe_of
@@ -41,7 +41,8 @@ from storage.run_store import RunStore
 P = ParamSpec("P")
 
 MAX_STARTS = 5
-"""Of one flow run. A run that crashes each time must not be started for ever by itself."""
+"""Of one flow run, without its wakings. One that crashes each time must not be started for ever by
+itself."""
 
 
 def _told(body: Callable[P, Any]) -> Callable[P, Any]:
@@ -53,6 +54,9 @@ def _told(body: Callable[P, Any]) -> Callable[P, Any]:
         try:
             return body(*args, **kwargs)
         except (CSRError, RunFailed) as error:
+            if isinstance(error, VerdictsWanted) and suspending.can_suspend():
+                emit(VERDICTS_WANTED, error.attempt_id.partition("/")[0], message=str(error))
+                suspending.suspend_for(error)
             names: dict[type, str] = {Held: "Held", VerdictsWanted: "Waiting"}
             name = names.get(type(error), "Failed")
             return Failed(name=name, message=str(error), data=error)
@@ -63,9 +67,12 @@ def _told(body: Callable[P, Any]) -> Callable[P, Any]:
 def _begin() -> None:
     """What each flow does first. RunFailed where it was started too often."""
     label_this_run()
-    if flow_run.run_count > MAX_STARTS:
+    if flow_run.run_count <= MAX_STARTS:
+        return
+    num_starts = flow_run.run_count - suspending.num_suspensions(flow_run.id)
+    if num_starts > MAX_STARTS:
         raise RunFailed(
-            f"started {flow_run.run_count} times without coming to its end: no more by itself. "
+            f"started {num_starts} times without coming to its end: no more by itself. "
             "Look at the logs of the earlier starts; then start a new run of the deployment, "
             "which goes on where this one stopped."
         )

@@ -16,6 +16,7 @@ from storage.attempt import AttemptDir
 from storage.manifest import FileRecord, damaged
 from storage.run_store import RunStore
 from storage.tables import read_table
+from storage.verdicts import read_verdict, verdict_files
 
 RESUME = "`csr run` with the run's recipe"
 MENDS = {
@@ -96,7 +97,20 @@ def _attempt(attempt: AttemptDir) -> tuple[int, list[Problem]]:
         where = f"{attempt.id} {record.stage} {record.shard}"
         checked, found = _check(where, record.files, attempt.path, mend)
         num_files, problems = num_files + checked, problems + found
-    return num_files, problems
+    checked, found = _verdicts(attempt)
+    return num_files + checked, problems + found
+
+
+def _verdicts(attempt: AttemptDir) -> tuple[int, list[Problem]]:
+    """What people said: no stage wrote it, so no checksum is known but each file's own."""
+    files, problems = verdict_files(attempt.verdicts), list[Problem]()
+    for file in files:
+        try:
+            read_verdict(file)
+        except DataError as error:
+            mend = f"Restore it, or remove it and judge anew with csr review {attempt.id}."
+            problems.append(Problem(f"{attempt.id} verdicts", str(error), mend))
+    return len(files), problems
 
 
 def _base_model(store: RunStore, run_id: str) -> tuple[int, list[Problem]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from csr.annotations import Annotation, AnnotationVerdict
 from csr.config import ComponentConfig, Location
-from csr.critics._responses import spoken_responses
 from csr.errors import DataError
 from csr.protocols import Critic
 from csr.records import prompt_id, read_entries
+from csr.responses import spoken_responses
 from csr.steps import split_steps
 from csr.truthfulness import SceneObject, judge_sentence
 from csr.types import ResponseTree
@@ -36,6 +36,8 @@ def build(config: Config) -> Critic:
 
 class OracleCritic:
     """Accepts a response that names one object a sentence, all as they are. Implements `Critic`."""
+
+    quota = None
 
     def __init__(self, config: Config) -> None:
         self._config = config

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from csr.annotations import Annotation, AnnotationVerdict
 from csr.config import ComponentConfig
-from csr.critics._responses import spoken_responses
 from csr.errors import DataError
 from csr.protocols import Critic
+from csr.responses import spoken_responses
 from csr.rouge import rouge_l
 from csr.types import Prompt, ResponseTree
 
@@ -36,6 +36,8 @@ def build(config: Config) -> Critic:
 
 class RougeCritic:
     """Implements `csr.protocols.Critic`."""
+
+    quota = None
 
     def __init__(self, config: Config) -> None:
         self._config = config

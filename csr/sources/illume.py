@@ -139,7 +139,7 @@ class ILLUMESource:
 
     def generate(self, prompts: Sequence[Prompt], tools: SourceTools) -> list[ResponseTree]:
         """Trees of depth one: what was said of each prompt, each wording once."""
-        config, asked = self._config, [self._asked(prompt) for prompt in prompts]
+        config, asked = self._config, [self.asked(prompt) for prompt in prompts]
         said: list[list[SampledResponse]] = [[] for _ in prompts]
         for number, temperature in enumerate(config.temperatures):
             requests = [
@@ -192,7 +192,7 @@ class ILLUMESource:
     def _answers(self) -> Mapping[str, str]:
         return _read_answers(Path(self._config.answers)) if self._config.answers else {}
 
-    def _asked(self, prompt: Prompt) -> Prompt:
+    def asked(self, prompt: Prompt) -> Prompt:
         """The prompt with the answer that is to be explained."""
         answer = self._answers.get(prompt.prompt_id, "")
         text = self._config.template.format(question=prompt.text, answer=answer)
@@ -208,7 +208,7 @@ class ILLUMESource:
         earlier: Sequence[Demonstration],
     ) -> list[Demonstration]:
         """Accepted ones, each wording of a prompt once, those of earlier iterations last."""
-        asked = {tree.prompt.prompt_id: self._asked(tree.prompt) for tree in trees}
+        asked = {tree.prompt.prompt_id: self.asked(tree.prompt) for tree in trees}
         accepted = [
             _demonstration(asked[r.prompt_id], r.text, r.token_ids, RATIONALE)
             for r in responses

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "vllm", "transformers", "trl", "peft", "open_clip", "accelerate", "datasets"}
+HEAVY = {
+    "torch", "vllm", "transformers", "trl", "peft", "open_clip", "accelerate", "datasets", "gradio",
+}  # fmt: skip
 
 REPORT_IMPORTED = """
 import importlib, json, sys
