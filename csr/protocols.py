@@ -112,6 +112,12 @@ class Sampler(Protocol):
         prompt's last token.
         """
 
+    def room(self, prompt: Prompt) -> int:
+        """Tokens that a response to the prompt may have; below 1 it cannot be asked.
+
+        DataError where the prompt itself cannot be written, as with an image marker inside.
+        """
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text without special tokens, and without a last letter that is not complete.
 
@@ -254,6 +260,12 @@ class Benchmark(Protocol):
     @property
     def max_response_tokens(self) -> int:
         """Where a greedy answer is cut."""
+
+    @property
+    def describe_first(self) -> str | None:
+        """What asks for a description of the image, which then stands before each question; None
+        asks the questions alone.
+        """
 
     def prompts(self) -> Sequence[Prompt]:
         """What is asked, in a fixed order."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from csr.skip_reasons import SkipReason as SkipReason
+
 
 class FinishReason(StrEnum):
     """Why a step stopped."""
@@ -18,34 +20,6 @@ class FinishReason(StrEnum):
     EOS = "eos"  # the response ended
     CUT = "cut"  # the step's own token limit; the next step goes on
     LENGTH = "length"  # the response or the model's context is full
-
-
-class SkipReason(StrEnum):
-    """Why a record is left out of a run, a prompt yields no pair, or a candidate is dropped.
-
-    Counted in the quarantine table (records) and in the manifest (prompts, candidates).
-    """
-
-    INVALID_JSON = "invalid_json"
-    INVALID_RECORD = "invalid_record"
-    DUPLICATE_ID = "duplicate_id"
-    UNREADABLE_IMAGE = "unreadable_image"
-    PROMPT_TOO_LONG = "prompt_too_long"
-    MISSING_REFERENCE = "missing_reference"
-
-    DUPLICATE_SIBLING = "duplicate_sibling"
-    UNREFUTED_REWRITE = "unrefuted_rewrite"
-    TRUNCATED_SIMILARITY_TEXT = "truncated_similarity_text"
-    FILTERED_TEXT = "filtered_text"
-    TOO_FEW_RESPONSES = "too_few_responses"
-    UNFINISHED = "unfinished"
-    EQUAL_TEXT = "equal_text"
-    SMALL_MARGIN = "small_margin"
-    LENGTH_MISMATCH = "length_mismatch"
-    REPETITION = "repetition"
-    NO_VERDICT = "no_verdict"
-    REFUSED = "refused"
-    DISPUTED = "disputed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

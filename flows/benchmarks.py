@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from csr.descriptions import described
 from csr.label_calibration import label_logprobs
-from csr.protocols import Benchmark, GenerateSettings
-from csr.types import PolicyRef, StepRequest
+from csr.protocols import Benchmark, GenerateSettings, Sampler
+from csr.types import PolicyRef, Prompt, StepRequest
 from csr.waves import wave_size
 from flows.config import BenchmarkChoice
 from flows.context import IterationContext, StageOutcome, run_stage
@@ -16,6 +18,9 @@ from storage.atomic import write_json
 from storage.manifest import StageRecord
 from storage.rows import generations_to_table
 from storage.tables import write_table
+
+MAX_DESCRIPTION_TOKENS = 256
+"""Of a description that stands before a question."""
 
 
 def evaluate(context: IterationContext, *, num_waves: int = 1) -> StageRecord:
@@ -60,15 +65,15 @@ def _run_benchmark(
     settings = GenerateSettings(
         temperature=0.0, top_p=1.0, max_response_tokens=benchmark.max_response_tokens
     )
-    requests = [StepRequest(prompt=prompt, seed=0) for prompt in prompts]
     queries = benchmark.label_queries()
-    total = len(requests) + len(queries)
+    total = len(prompts) + len(queries)
     responses, logprobs = [], []
     with stage_progress(f"{context.attempt.id} evaluate {choice.name}") as progress:
         sampler = context.engines.sampler(policy)
         size = wave_size(context.recipe.shard_size, num_waves)
-        for start in range(0, len(requests), size):
-            batch = requests[start : start + size]
+        prompts = _asked(benchmark, sampler)
+        for start in range(0, len(prompts), size):
+            batch = [StepRequest(prompt=prompt, seed=0) for prompt in prompts[start : start + size]]
             responses += sampler.generate(batch, settings)
             progress(len(responses), total)
         for start in range(0, len(queries), size):
@@ -81,3 +86,15 @@ def _run_benchmark(
     )
     write_table(path, table)
     return path, benchmark.evaluate(responses, logprobs)
+
+
+def _asked(benchmark: Benchmark, sampler: Sampler) -> Sequence[Prompt]:
+    """The benchmark's prompts, with the policy's own descriptions where they are wanted."""
+    if benchmark.describe_first is None:
+        return benchmark.prompts()
+    return described(
+        benchmark.prompts(),
+        sampler,
+        question=benchmark.describe_first,
+        max_response_tokens=MAX_DESCRIPTION_TOKENS,
+    )

@@ -65,6 +65,11 @@ class CaptionBenchmark:
         """Tokens that a caption may have."""
         return self.config.max_response_tokens
 
+    @property
+    def describe_first(self) -> str | None:
+        """Captions are descriptions themselves."""
+        return None
+
     def prompts(self) -> Sequence[Prompt]:
         """What is asked, in file order."""
         if not self._prompts:

@@ -87,6 +87,11 @@ class MultipleChoiceBenchmark:
         """Tokens that a stored response may have."""
         return self.config.max_response_tokens
 
+    @property
+    def describe_first(self) -> str | None:
+        """The choices are read off probabilities, without a description."""
+        return None
+
     def prompts(self) -> Sequence[Prompt]:
         """The questions, in file order."""
         if not self._prompts:

@@ -19,7 +19,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from csr.config import ComponentConfig, Location
 from csr.errors import DataError, shown
@@ -60,6 +60,9 @@ class Config(ComponentConfig):
     answer_rule: AnswerRule = "official"
     """`official`: the authors' rule, comparable with published figures; `robust`: the first
     yes or no word decides, and an answer without one is wrong."""
+    describe_first: str | None = None
+    """Describe-and-respond (STIC, arXiv:2405.19716, section 4.2): asks for a description first, and
+    puts it before each question. None asks the questions alone."""
     calibration: Calibration = "none"
     """`content_free`: also report `pope_label_*`, the likelier of "yes" and "no" by the policy's
     probabilities, and `pope_calibrated_*`, the same divided by a content-free input's."""
@@ -68,6 +71,15 @@ class Config(ComponentConfig):
     the mean of both (arXiv:2403.05262's code: `none`, `unk`, `none_unk`)."""
     calibration_scope: CalibrationScope = "question"
     """Whose content-free answer corrects a question's: its own, or the mean over all of them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.describe_first is not None and self.calibration != "none":
+            raise ValueError(
+                "describe_first cannot go with calibration: without the image there is nothing to "
+                "describe. Leave one of the two out."
+            )
+        return self
 
 
 def build(config: Config) -> PopeBenchmark:
@@ -164,6 +176,11 @@ class PopeBenchmark:
     def max_response_tokens(self) -> int:
         """Tokens that an answer may have."""
         return self.config.max_response_tokens
+
+    @property
+    def describe_first(self) -> str | None:
+        """As configured."""
+        return self.config.describe_first
 
     def prompts(self) -> Sequence[Prompt]:
         """The questions, in file order."""

@@ -49,6 +49,11 @@ class RationaleBenchmark:
         """Tokens that a rationale may have."""
         return self.config.max_response_tokens
 
+    @property
+    def describe_first(self) -> str | None:
+        """Rationales follow an answer that is given."""
+        return None
+
     def prompts(self) -> Sequence[Prompt]:
         """What is asked, in file order."""
         return self._prompts

@@ -125,6 +125,10 @@ class ScriptedSampler:
         )
         return ids if spoken else ()
 
+    def room(self, prompt: Prompt) -> int:
+        """See `Sampler.room`."""
+        return self._config.max_context_tokens - _num_prompt_tokens(prompt)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""
         return decode(token_ids)

@@ -177,6 +177,10 @@ class TransformersSampler:
         """See `Sampler.encode_beginning`."""
         return tuple(rendering.beginning_token_ids(self._policy.processor, prompt.text, text))
 
+    def room(self, prompt: Prompt) -> int:
+        """See `Sampler.room`."""
+        return self._policy.max_context_tokens - self._prompt_length(prompt)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""
         return self._policy.decode(token_ids)

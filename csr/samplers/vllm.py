@@ -12,7 +12,7 @@ A token that carries text behind the end (".\\n") stays in the step whole.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,6 @@ from csr.protocols import GenerateSettings, Sampler, StepSettings
 from csr.samplers._loading import check_checkpoint
 from csr.samplers._prompt_check import prompt_check
 from csr.samplers._shared import (
-    TokenLimits,
     check_tokens,
     derived_seed,
     finish_reason,
@@ -34,6 +33,7 @@ from csr.samplers._shared import (
     step_limits,
     text_after,
 )
+from csr.samplers._vllm_chain import Chain
 from csr.samplers._vllm_engine import MAX_LOGPROBS, require_vllm
 from csr.samplers._vllm_policy import Job, ServedPolicy, sampled_logprobs
 from csr.steps import stop_strings
@@ -85,26 +85,6 @@ def check_prompts(path: Path, config: Config) -> PromptCheck:
     return prompt_check(path, config.max_context_tokens)
 
 
-@dataclass(slots=True)
-class _Chain:
-    """A candidate while it grows."""
-
-    request: StepRequest
-    index: int
-    """Which of its request's candidates it is."""
-    limits: TokenLimits
-    """Before its first token."""
-    prefix_text: str
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    text: str = ""
-    reason: FinishReason | None = None
-
-    @property
-    def all_ids(self) -> tuple[int, ...]:
-        return (*self.request.prefix_token_ids, *self.token_ids)
-
-
 class VllmSampler:
     """Implements `csr.protocols.Sampler`."""
 
@@ -147,7 +127,7 @@ class VllmSampler:
         while live := [[chain] for group in groups for chain in group if chain.reason is None]:
             self._advance(live, settings, round_index)
             round_index += 1
-        return [[_candidate(chain) for chain in group] * repeats for group in groups]
+        return [[chain.candidate() for chain in group] * repeats for group in groups]
 
     def generate(
         self, requests: Sequence[StepRequest], settings: GenerateSettings
@@ -203,6 +183,10 @@ class VllmSampler:
         """See `Sampler.encode_beginning`."""
         return self._policy.encode_beginning(prompt, text)
 
+    def room(self, prompt: Prompt) -> int:
+        """See `Sampler.room`."""
+        return self._policy.max_context_tokens - len(self._policy.expanded_ids(prompt))
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""
         return self._policy.decode(token_ids)
@@ -220,13 +204,13 @@ class VllmSampler:
         hit_rate = counts["num_cached_tokens"] / max(counts["num_prompt_tokens"], 1.0)
         return {**counts, "prefix_cache_hit_rate": hit_rate}
 
-    def _chain(self, request: StepRequest, settings: StepSettings, index: int) -> _Chain:
+    def _chain(self, request: StepRequest, settings: StepSettings, index: int) -> Chain:
         num_prompt = len(self._policy.expanded_ids(request.prompt))
         limits = step_limits(request, settings, num_prompt, self._policy.max_context_tokens)
-        return _Chain(request, index, limits, self.decode(request.prefix_token_ids))
+        return Chain(request, index, limits, self.decode(request.prefix_token_ids))
 
     def _advance(
-        self, groups: Iterable[list[_Chain]], settings: StepSettings, round_index: int
+        self, groups: Iterable[list[Chain]], settings: StepSettings, round_index: int
     ) -> None:
         """Sample each chain up to the next stop. A group's chains share all ids so far."""
         groups = list(groups)
@@ -248,7 +232,7 @@ class VllmSampler:
                 ids, logprobs = list(completion.token_ids), sampled_logprobs(completion)
                 self._extend(chain, ids, logprobs, settings, at_eos=_at_eos(completion))
 
-    def _branch(self, groups: Sequence[list[_Chain]], settings: StepSettings) -> None:
+    def _branch(self, groups: Sequence[list[Chain]], settings: StepSettings) -> None:
         """Give each chain of a group one of the likeliest first tokens."""
         media = set(self._policy.media_ids)
         num_wanted = settings.num_candidates + len(media)
@@ -270,7 +254,7 @@ class VllmSampler:
 
     def _extend(
         self,
-        chain: _Chain,
+        chain: Chain,
         token_ids: list[int],
         logprobs: list[float],
         settings: StepSettings,
@@ -306,13 +290,3 @@ class VllmSampler:
 def _at_eos(completion: Any) -> bool:
     """A stop string leaves its text as the reason; the end of response leaves an id or none."""
     return completion.finish_reason == "stop" and not isinstance(completion.stop_reason, str)
-
-
-def _candidate(chain: _Chain) -> StepCandidate:
-    assert chain.reason is not None
-    return StepCandidate(
-        text=chain.text,
-        token_ids=tuple(chain.token_ids),
-        token_logprobs=tuple(chain.logprobs),
-        finish_reason=chain.reason,
-    )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from csr.pairing import PairingSettings
 from csr.types import (
     GeneratedResponse,
     Prompt,
@@ -23,6 +24,7 @@ class SampledResponse:
 
     response: GeneratedResponse
     parts: dict[str, float] = field(default_factory=dict)
+    reward: float = 0.0
 
 
 def tree_of_sampled(
@@ -58,7 +60,23 @@ def _node(node_id: str, sampled: SampledResponse) -> StepNode:
             token_logprobs=response.token_logprobs,
             finish_reason=response.finish_reason,
         ),
-        score=StepScore(reward=0.0, breakdown={"likelihood": likelihood} | sampled.parts),
-        cumulative_reward=0.0,
+        score=StepScore(
+            reward=sampled.reward, breakdown={"likelihood": likelihood} | sampled.parts
+        ),
+        cumulative_reward=sampled.reward,
         kept=True,
     )
+
+
+WHOLE_RESPONSES = PairingSettings(
+    response_reward="sum",
+    pairing="extremes",
+    require_eos=True,
+    clean_text=False,
+    min_margin=0.0,
+    min_margin_quantile=0.0,
+    max_length_difference=1.0,
+    max_repetition=1.0,
+    max_steps=1,
+)
+"""How responses that were sampled whole are paired: the best against the worst, unfiltered."""

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from csr.annotations import AnnotationVerdict, Evidence, agreed_verdicts
 from csr.config import ComponentConfig, Location
-from csr.pairing import PairingSettings, complete_responses, pair_trees
+from csr.pairing import complete_responses, pair_trees
 from csr.prompts import PromptCheck
 from csr.protocols import (
     GenerateSettings,
@@ -30,7 +30,7 @@ from csr.protocols import (
 )
 from csr.records import BadRecordError, prompt_id, read_entries, text_field
 from csr.search import request_seed
-from csr.sources._sampled import SampledResponse, tree_of_sampled
+from csr.sources._sampled import WHOLE_RESPONSES, SampledResponse, tree_of_sampled
 from csr.types import (
     REPLAY,
     Demonstration,
@@ -170,8 +170,8 @@ class ILLUMESource:
         """Demonstrations from what the critic accepts, now and earlier; or pairs."""
         decisions = agreed_verdicts(evidence.annotations)
         if self.makes == "pairs":
-            return pair_trees([_rewarded(tree, decisions) for tree in trees], _PAIRING)
-        responses = [r for tree in trees for r, _ in complete_responses(tree, _PAIRING)]
+            return pair_trees([_rewarded(tree, decisions) for tree in trees], WHOLE_RESPONSES)
+        responses = [r for tree in trees for r, _ in complete_responses(tree, WHOLE_RESPONSES)]
         rationales = self._rationales(trees, responses, decisions, evidence.earlier)
         explained = {each.prompt.prompt_id for each in rationales}
         skipped: dict[str, int] = {}
@@ -287,16 +287,3 @@ def _demonstration(
 
 def _lot(prompt: Prompt) -> str:
     return hashlib.sha256(f"replay\x1f{prompt.prompt_id}".encode()).hexdigest()
-
-
-_PAIRING = PairingSettings(
-    response_reward="sum",
-    pairing="extremes",
-    require_eos=True,
-    clean_text=False,
-    min_margin=0.0,
-    min_margin_quantile=0.0,
-    max_length_difference=1.0,
-    max_repetition=1.0,
-    max_steps=1,
-)

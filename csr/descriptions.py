@@ -1,0 +1,29 @@
+"""Answering with a description at hand: what STIC trains for and asks (arXiv:2405.19716, 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from csr.protocols import GenerateSettings, Sampler
+from csr.types import Prompt, StepRequest
+
+
+def infused(prompt: Prompt, description: str) -> Prompt:
+    """The prompt with a description of its image before the question."""
+    text = f"Image description:\n{description.strip()}\n\n{prompt.text}"
+    return replace(prompt, text=text)
+
+
+def described(
+    prompts: Sequence[Prompt], sampler: Sampler, *, question: str, max_response_tokens: int
+) -> list[Prompt]:
+    """Describe-and-respond: each prompt infused with the policy's own greedy description.
+
+    `question` asks for the description; each image is described once.
+    """
+    asked = {prompt.image: replace(prompt, text=question) for prompt in prompts}
+    settings = GenerateSettings(temperature=0.0, top_p=1.0, max_response_tokens=max_response_tokens)
+    answers = sampler.generate([StepRequest(prompt=p) for p in asked.values()], settings)
+    said = dict(zip(asked, (answer.text for answer in answers), strict=True))
+    return [infused(prompt, said[prompt.image]) for prompt in prompts]

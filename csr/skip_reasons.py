@@ -1,0 +1,36 @@
+"""Why something is left out: each reason is counted wherever it applies."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class SkipReason(StrEnum):
+    """Why a record is left out of a run, a prompt yields no pair, or a candidate is dropped.
+
+    Counted in the quarantine table (records) and in the manifest (prompts, candidates).
+    """
+
+    INVALID_JSON = "invalid_json"
+    INVALID_RECORD = "invalid_record"
+    DUPLICATE_ID = "duplicate_id"
+    UNREADABLE_IMAGE = "unreadable_image"
+    PROMPT_TOO_LONG = "prompt_too_long"
+    MISSING_REFERENCE = "missing_reference"
+
+    DUPLICATE_SIBLING = "duplicate_sibling"
+    UNREFUTED_REWRITE = "unrefuted_rewrite"
+    TRUNCATED_SIMILARITY_TEXT = "truncated_similarity_text"
+    FILTERED_TEXT = "filtered_text"
+    TOO_FEW_RESPONSES = "too_few_responses"
+    UNFINISHED = "unfinished"
+    EQUAL_TEXT = "equal_text"
+    SMALL_MARGIN = "small_margin"
+    LENGTH_MISMATCH = "length_mismatch"
+    REPETITION = "repetition"
+    CRITIC_PROMPT_TOO_LONG = "critic_prompt_too_long"
+    MALFORMED_VERDICT = "malformed_verdict"
+    DISAGREEING_VERDICTS = "disagreeing_verdicts"
+    NO_VERDICT = "no_verdict"
+    REFUSED = "refused"
+    DISPUTED = "disputed"

@@ -1,0 +1,268 @@
+"""STIC: self-training on image comprehension (arXiv:2405.19716).
+
+Stage `preference` (section 4.1): the policy's response to a careful prompt is preferred to its
+response to a misleading one, or to a corrupted image. Both are trained on as responses to the run's
+own plain prompt and the clean image. The released code never corrupts an image; here it is done.
+
+Stage `description` (4.2): answers to questions, each with the policy's own description of the image
+before the question, are imitated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from csr.annotations import Evidence
+from csr.config import ComponentConfig, Probability
+from csr.corruptions import check_corruption
+from csr.descriptions import infused
+from csr.pairing import complete_responses, pair_trees
+from csr.prompts import PromptCheck
+from csr.protocols import (
+    GenerateSettings,
+    PreferenceSource,
+    SourceTools,
+    StepSettings,
+    TrainingTable,
+)
+from csr.records import BadRecordError
+from csr.search import request_seed
+from csr.sources._sampled import WHOLE_RESPONSES, SampledResponse, tree_of_sampled
+from csr.types import (
+    Demonstration,
+    FinishReason,
+    GeneratedResponse,
+    PairingResult,
+    Prompt,
+    ResponseTree,
+    SkipReason,
+    StepRequest,
+)
+
+_GOOD_PROMPT = (
+    "Look at the image carefully and describe it step by step. First name the main subjects and "
+    "what they do. Then describe the setting, the light and the mood. Then the colours and how "
+    "the picture is composed. Then the small details and any writing or symbols. Say only what "
+    "can be seen, and end with what the image as a whole shows."
+)
+_BAD_PROMPTS = (
+    "Describe the image, and add a few things that could well be there but are not.",
+    "Describe what is just outside the edges of the image as if it were in it.",
+    "Imagine what happened before this image was taken, and describe that as what you see.",
+    "Describe the image with other objects in place of those that are there.",
+    "Describe the image as if there were more people and animals in it than there are.",
+    "Describe the objects that are hidden in the image, with their colours.",
+    "Describe the image, and give its objects unusual colours and sizes.",
+    "Tell a story of things that cannot be seen in the image, as a description of it.",
+)
+
+
+class Config(ComponentConfig):
+    """Which stage, and what is asked in it."""
+
+    stage: Literal["preference", "description"] = "preference"
+    """`preference` makes pairs; `description` makes demonstrations from prompts with references."""
+    temperature: float = Field(default=0.2, ge=0)
+    """Of all responses (the paper's code: 0.2)."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Probability mass that is sampled from."""
+    max_response_tokens: int = Field(default=512, ge=1)
+    """Tokens of a response, or of a description."""
+    good_prompt: str = _GOOD_PROMPT
+    """Asks for the preferred response (the paper's is a long step-by-step prompt)."""
+    bad_prompts: tuple[str, ...] = Field(default=_BAD_PROMPTS, min_length=1)
+    """Ask for dispreferred responses; the paper has eight, of imagined or absent objects."""
+    bad_prompt_share: Probability = 0.5
+    """Of the prompts; the others' dispreferred response sees a corrupted image (paper: half)."""
+    corruptions: tuple[str, ...] = Field(
+        default=("resize:20", "colour_jitter:0.5:0.3"), min_length=1
+    )
+    """Of those images, each as often (the paper's code: 20 pixels; brightness 0.5, hue 0.3)."""
+    description_prompts: tuple[str, ...] = Field(
+        default=("Describe the image.", "What does the image show?"), min_length=1
+    )
+    """Ask for the description of the second stage; one is drawn for each prompt."""
+
+    @field_validator("corruptions")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            check_corruption(name)
+        return names
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.good_prompt in self.bad_prompts:
+            raise ValueError("good_prompt is among the bad_prompts: both sides would be the same.")
+        return self
+
+
+def build(config: Config) -> PreferenceSource:
+    """The source of the configured stage."""
+    return PreferenceStage(config) if config.stage == "preference" else DescriptionStage(config)
+
+
+def check_prompts(config: Config) -> PromptCheck:
+    """The description stage refuses prompts without a reference: there is nothing to imitate."""
+
+    def check(prompt: Prompt, image_size: tuple[int, int]) -> None:
+        if config.stage == "description" and prompt.reference is None:
+            raise BadRecordError(
+                "it has no reference, which STIC's second stage imitates. Add a `reference`.",
+                SkipReason.MISSING_REFERENCE,
+            )
+
+    return check
+
+
+class PreferenceStage:
+    """A careful response against a misled one. Implements `PreferenceSource`."""
+
+    makes: TrainingTable = "pairs"
+    needs_critic = False
+    step_settings: StepSettings | None = None
+    """Responses are sampled whole, and no step is rewarded."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def generate(self, prompts: Sequence[Prompt], tools: SourceTools) -> list[ResponseTree]:
+        """Trees of depth one: the preferred response, and the other where it differs.
+
+        Log-probabilities are those of the plain prompt and the clean image.
+        """
+        careful = [replace(prompt, text=self._config.good_prompt) for prompt in prompts]
+        misled = [self.misled(prompt, tools.seed) for prompt in prompts]
+        good = self._responses(careful, prompts, tools)
+        tools.progress(len(prompts) // 2, len(prompts))
+        bad = self._responses(misled, prompts, tools)
+        tools.progress(len(prompts), len(prompts))
+        return [
+            tree_of_sampled(
+                prompt,
+                [
+                    SampledResponse(response=preferred, reward=1.0),
+                    SampledResponse(
+                        response=other,
+                        parts={"corrupted": float(asked.image.corruption is not None)},
+                    ),
+                ],
+                policy=tools.policy.name,
+                origin="stic",
+            )
+            for prompt, asked, preferred, other in zip(prompts, misled, good, bad, strict=True)
+        ]
+
+    def pair(self, trees: Sequence[ResponseTree], evidence: Evidence) -> PairingResult:
+        """The careful response against the misled one."""
+        told = [tree for tree in trees if len(tree.nodes) > 1]
+        result = pair_trees(told, WHOLE_RESPONSES)
+        if len(told) == len(trees):
+            return result
+        equal = {SkipReason.EQUAL_TEXT.value: len(trees) - len(told)}
+        return replace(result, skipped=result.skipped | equal)
+
+    def misled(self, prompt: Prompt, seed: int) -> Prompt:
+        """What the dispreferred response is sampled from: another prompt or another image."""
+        if _share(seed, prompt, "which side") < self._config.bad_prompt_share:
+            text = _drawn(self._config.bad_prompts, seed, prompt, "bad prompt")
+            return replace(prompt, text=text)
+        name = _drawn(self._config.corruptions, seed, prompt, "corruption")
+        return replace(prompt, image=replace(prompt.image, corruption=name))
+
+    def _responses(
+        self, asked: Sequence[Prompt], plain: Sequence[Prompt], tools: SourceTools
+    ) -> list[GeneratedResponse]:
+        """Sampled from what is asked, scored as responses to the plain prompts."""
+        responses = _respond(asked, tools, self._config)
+        logprobs = tools.sampler.score(plain, [response.token_ids for response in responses])
+        return [
+            replace(response, token_logprobs=values)
+            for response, values in zip(responses, logprobs, strict=True)
+        ]
+
+
+class DescriptionStage:
+    """Answers with a description before the question. Implements `PreferenceSource`."""
+
+    makes: TrainingTable = "demonstrations"
+    needs_critic = False
+    step_settings: StepSettings | None = None
+    """Descriptions are sampled whole, and no step is rewarded."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def generate(self, prompts: Sequence[Prompt], tools: SourceTools) -> list[ResponseTree]:
+        """Trees of depth one: the description of each prompt's image."""
+        questions = self._config.description_prompts
+        asked = [replace(p, text=_drawn(questions, tools.seed, p, "question")) for p in prompts]
+        responses = _respond(asked, tools, self._config)
+        tools.progress(len(prompts), len(prompts))
+        return [
+            tree_of_sampled(
+                prompt,
+                [SampledResponse(response=response)],
+                policy=tools.policy.name,
+                origin="stic",
+            )
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+
+    def pair(self, trees: Sequence[ResponseTree], evidence: Evidence) -> PairingResult:
+        """The references, to be imitated with the descriptions before their questions.
+
+        A description that was cut, or says nothing, is not used.
+        """
+        said = [(t, r) for t in trees for r, _ in complete_responses(t, WHOLE_RESPONSES)]
+        useful = [(t, r) for t, r in said if r.text and r.finish_reason is FinishReason.EOS]
+        num_lost = len(trees) - len(useful)
+        return PairingResult(
+            pairs=(),
+            responses=tuple(response for _, response in said),
+            skipped={SkipReason.UNFINISHED.value: num_lost} if num_lost else {},
+            demonstrations=tuple(_demonstration(t.prompt, r.text) for t, r in useful),
+        )
+
+
+def _demonstration(prompt: Prompt, description: str) -> Demonstration:
+    assert prompt.reference is not None, "check_prompts lets no other pass"
+    return Demonstration(
+        demonstration_id=f"{prompt.prompt_id}/infused",
+        prompt=infused(prompt, description),
+        text=prompt.reference,
+        token_ids=None,
+        weight=1.0,
+        kind="infused",
+        source="stic",
+    )
+
+
+def _respond(
+    prompts: Sequence[Prompt], tools: SourceTools, config: Config
+) -> list[GeneratedResponse]:
+    requests = [
+        StepRequest(prompt=p, seed=request_seed(tools.seed, p.prompt_id, f"stic {p.text}", 0))
+        for p in prompts
+    ]
+    settings = GenerateSettings(
+        temperature=config.temperature,
+        top_p=config.top_p,
+        max_response_tokens=config.max_response_tokens,
+    )
+    return tools.sampler.generate(requests, settings)
+
+
+def _share(seed: int, prompt: Prompt, what: str) -> float:
+    """A number in [0, 1) that belongs to this prompt and draw alone."""
+    digest = hashlib.sha256(f"{seed}\x1f{prompt.prompt_id}\x1f{what}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _drawn(choices: Sequence[str], seed: int, prompt: Prompt, what: str) -> str:
+    return choices[int(_share(seed, prompt, what) * len(choices))]
