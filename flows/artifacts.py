@@ -39,7 +39,7 @@ from flows.reporting import report_data
 from storage.attempt import AttemptDir
 from storage.rows import pairs_from_table
 from storage.run_store import RunStore
-from storage.tables import read_table
+from storage.tables import read_table, table_files
 
 logger = logging.getLogger("csr")
 
@@ -60,7 +60,7 @@ class Narrator:
         try:
             if stage == "sample":
                 self._show_progress(*shard)
-            elif stage == "pair":
+            elif stage == "pair" and table_files(self._attempt.pairs):
                 publish_pairs(self._attempt)
             elif stage == "gate":
                 self._tell_verdicts(verdicts_of(self._attempt))

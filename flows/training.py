@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+from collections.abc import Sequence
+from typing import Any
 
 from csr.checkpoints import weights_sha256
 from csr.errors import NumericalError
 from csr.files import replaced_directory
 from csr.protocols import Trainer, TrainingTable
-from csr.types import PolicyRef
+from csr.rendering import load_processor, response_token_ids
+from csr.types import Demonstration, PolicyRef
 from flows.context import IterationContext, StageOutcome, run_stage
 from flows.inputs import component_inputs, table_inputs
-from flows.probe import ProbeText, probe_policy
+from flows.probe import NUM_PROBE_TEXTS, ProbeText, probe_policy
 from flows.progress import stage_progress
 from storage.atomic import write_json
 from storage.attempt import AttemptDir
@@ -51,7 +54,7 @@ def train(context: IterationContext) -> StageRecord:
             trainer,
             before=context.policy,
             after=policy,
-            texts=_probe_texts(attempt, table),
+            texts=_probe_texts(attempt, table, context.policy),
             tolerance=recipe.probe_tolerance,
         )
         attempt.manifest.update(policy_out=dataclasses.asdict(policy))
@@ -70,13 +73,22 @@ def train(context: IterationContext) -> StageRecord:
     return record
 
 
-def _probe_texts(attempt: AttemptDir, table: TrainingTable) -> list[ProbeText]:
-    """Responses that were sampled and then trained on, with their prompts."""
+def _probe_texts(attempt: AttemptDir, table: TrainingTable, policy: PolicyRef) -> list[ProbeText]:
+    """Responses that were trained on, with their prompts; sampled ones, where there are any."""
     rows = read_table(attempt.path / table, table)
     if table == "pairs":
         return [(pair.prompt, pair.chosen.token_ids) for pair in pairs_from_table(rows)]
     demonstrations = demonstrations_from_table(rows)
-    return [(each.prompt, each.token_ids) for each in demonstrations if each.token_ids]
+    sampled = [(each.prompt, each.token_ids) for each in demonstrations if each.token_ids]
+    return sampled or _written(demonstrations[:NUM_PROBE_TEXTS], load_processor(policy.model_path))
+
+
+def _written(demonstrations: Sequence[Demonstration], processor: Any) -> list[ProbeText]:
+    """Texts that nobody sampled, as the trainer writes them."""
+    return [
+        (each.prompt, tuple(response_token_ids(processor, each.prompt.text, each.text)))
+        for each in demonstrations
+    ]
 
 
 def _trained_policy(context: IterationContext) -> PolicyRef:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from string import Formatter
 
 SLOTS = ("question", "reference", "response_1", "response_2")
+REQUIRED_SLOTS = SLOTS[1:]
+"""All prompts may ask the same, which then needs no saying."""
 
 CRITIC_TEMPLATE = """\
 You compare two answers to a question about the image. The ground truth is given. Choose the answer
@@ -49,9 +51,10 @@ def check_template(template: str) -> None:
         raise ValueError(
             f"critic_template cannot be read ({error}). Write a brace twice."
         ) from None
-    if missing := [slot for slot in SLOTS if slot not in named]:
+    if missing := [slot for slot in REQUIRED_SLOTS if slot not in named]:
         raise ValueError(
-            f"critic_template lacks {{{missing[0]}}}. It needs {', '.join(SLOTS)}, each in braces."
+            f"critic_template lacks {{{missing[0]}}}. It needs {', '.join(REQUIRED_SLOTS)}, each "
+            "in braces, and may have question."
         )
     if unknown := sorted(named - set(SLOTS)):
         raise ValueError(

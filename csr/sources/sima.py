@@ -56,12 +56,12 @@ class Config(ComponentConfig):
     max_response_tokens: int = Field(default=1024, ge=1)
     """Tokens of a response (the paper's code: 1024)."""
     critic_template: str = CRITIC_TEMPLATE
-    """What the critic is asked, with `{question}`, `{reference}`, `{response_1}` and
-    `{response_2}`."""
+    """What the critic is asked, with `{reference}`, `{response_1}` and `{response_2}`, and with
+    `{question}` where prompts differ."""
     verdict: Literal["written", "likelier"] = "written"
     """`written`: the critic writes greedily, and the last `[[1]]` or `[[2]]` counts, as in the
-    paper. `likelier`: the likelier of the two as the beginning of its answer, so that no verdict
-    is malformed."""
+    paper. `likelier`: the response whose label is likelier to begin the critic's answer, by the
+    mean log-odds of both orders, in which a liking for one place cancels; never malformed."""
     max_verdict_tokens: int = Field(default=256, ge=1)
     """Tokens of a written verdict (the paper's code: 4096, as many as its model's context)."""
 
@@ -166,15 +166,17 @@ class SIMASource:
 
     def _judge(self, contests: Sequence[_Contest], sampler: Sampler) -> None:
         """Ask for every open contest in both orders, all in one batch."""
-        asked: list[tuple[_Contest, Prompt, bool]] = []
+        prompts: list[Prompt] = []
         for contest in contests:
-            prompts = [self._critic_prompt(contest, swapped=swapped) for swapped in (False, True)]
-            contest.asked = contest.is_open and all(_fits(prompt, sampler) for prompt in prompts)
-            if contest.asked:
-                asked += [(contest, p, s) for p, s in zip(prompts, (False, True), strict=True)]
-        places = self._verdicts([prompt for _, prompt, _ in asked], sampler) if asked else []
-        for (contest, _, swapped), place in zip(asked, places, strict=True):
-            contest.verdicts.append(None if place is None else 1 - place if swapped else place)
+            orders = [self._critic_prompt(contest, swapped=swapped) for swapped in (False, True)]
+            contest.asked = contest.is_open and all(_fits(prompt, sampler) for prompt in orders)
+            prompts += orders if contest.asked else []
+        asked = [contest for contest in contests if contest.asked]
+        if not asked:
+            return
+        judge = self._written if self._config.verdict == "written" else _likelier
+        for contest, verdicts in zip(asked, judge(prompts, sampler), strict=True):
+            contest.verdicts = verdicts
 
     def _critic_prompt(self, contest: _Contest, *, swapped: bool) -> Prompt:
         texts = [response.text.strip() for response in contest.responses]
@@ -183,15 +185,17 @@ class SIMASource:
         filled = self._config.critic_template.format(**dict(zip(SLOTS, values, strict=True)))
         return replace(contest.prompt, text=filled)
 
-    def _verdicts(self, prompts: Sequence[Prompt], sampler: Sampler) -> list[int | None]:
-        """For each prompt the place, 0 or 1, of the response that the critic prefers."""
-        if self._config.verdict == "likelier":
-            return [*_likelier(prompts, sampler)]
+    def _written(self, prompts: Sequence[Prompt], sampler: Sampler) -> list[list[int | None]]:
+        """For each contest, whose two orders follow each other, the verdict of each order."""
         settings = GenerateSettings(
             temperature=0.0, top_p=1.0, max_response_tokens=self._config.max_verdict_tokens
         )
         answers = sampler.generate([StepRequest(prompt=p) for p in prompts], settings)
-        return [parse_verdict(answer.text) for answer in answers]
+        places = [parse_verdict(answer.text) for answer in answers]
+        return [
+            [first, None if second is None else 1 - second]
+            for first, second in zip(places[::2], places[1::2], strict=True)
+        ]
 
 
 def parse_verdict(text: str) -> int | None:
@@ -200,11 +204,17 @@ def parse_verdict(text: str) -> int | None:
     return {"1": 0, "2": 1}.get(found[-1].strip()) if found else None
 
 
-def _likelier(prompts: Sequence[Prompt], sampler: Sampler) -> list[int]:
+def _likelier(prompts: Sequence[Prompt], sampler: Sampler) -> list[list[int | None]]:
+    """For each contest the same verdict twice, but for a tie."""
     labels = [sampler.encode(prompt, f"[[{n}]]")[:-1] for prompt in prompts for n in (1, 2)]
     logprobs = sampler.score([prompt for prompt in prompts for _ in (1, 2)], labels)
     sums = [sum(each) for each in logprobs]
-    return [int(second > first) for first, second in zip(sums[::2], sums[1::2], strict=True)]
+    odds = [first - second for first, second in zip(sums[::2], sums[1::2], strict=True)]
+    verdicts: list[list[int | None]] = []
+    for greedy_first, sampled_first in zip(odds[::2], odds[1::2], strict=True):
+        preferred = int(greedy_first < sampled_first)
+        verdicts.append([preferred, preferred] if greedy_first != sampled_first else [0, 1])
+    return verdicts
 
 
 def _fits(prompt: Prompt, sampler: Sampler) -> bool:

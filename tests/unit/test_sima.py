@@ -9,7 +9,7 @@ from csr.errors import ConfigError
 from csr.protocols import GenerateSettings, SourceTools
 from csr.records import BadRecordError
 from csr.sources import sima
-from csr.types import FinishReason, GeneratedResponse, ResponseTree, SkipReason, StepRequest
+from csr.types import FinishReason, GeneratedResponse, Prompt, ResponseTree, SkipReason, StepRequest
 from flows.config import SourceChoice
 from flows.validation import validate
 from tests.trees import POLICY, make_prompt, no_progress
@@ -54,9 +54,12 @@ class Judge:
     def encode(self, prompt: object, text: str) -> tuple[int, ...]:
         return (int(text[2]), 99)
 
-    def score(self, prompts: list[object], ids: list[tuple[int, ...]]) -> list[tuple[float, ...]]:
-        """[[2]] is always likelier: a critic that looks at the place alone."""
-        return [(-1.0,) if label == (2,) else (-2.0,) for label in ids]
+    def score(self, prompts: list[Prompt], ids: list[tuple[int, ...]]) -> list[tuple[float, ...]]:
+        """Likes the second place by two nats, and the sampled response by one."""
+        return [
+            (float(2 * (label == (2,)) + (prompt.text.split("|")[1 + label[0]] == SAMPLED)),)
+            for prompt, label in zip(prompts, ids, strict=True)
+        ]
 
 
 def generate(judge: Judge, **settings: object) -> list[ResponseTree]:
@@ -135,11 +138,10 @@ def test_a_contest_that_does_not_fit_the_context_is_counted() -> None:
     assert judge.asked == []
 
 
-def test_the_likelier_label_is_never_malformed() -> None:
-    (tree,) = generate(Judge(("?", "?")), verdict="likelier")
-    breakdown = tree.nodes[0].score.breakdown
-    assert (breakdown["malformed_verdicts"], breakdown["first_place_verdicts"]) == (0.0, 0.0)
-    assert [node.score.reward for node in tree.nodes] == [1.0, 1.0]
+def test_the_likelier_label_counts_without_the_liking_for_a_place() -> None:
+    """Log-odds of the greedy one: -2 - 1 where it stands first, 2 - 1 where second; mean -1."""
+    (pair,) = paired(Judge(("?", "?")), verdict="likelier").pairs
+    assert (pair.chosen.text, pair.margin) == (SAMPLED, 2.0)
 
 
 def test_prompts_without_a_reference_are_refused() -> None:
