@@ -49,7 +49,7 @@ def reference_columns(
     return [found[name] for name in terms.reference_columns]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageLoss:
     """The terms of one batch, after TRL's pass over it."""
 

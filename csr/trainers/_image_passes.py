@@ -17,7 +17,7 @@ _MAX_HEAD_DIFFERENCE = 0.1
 """Nats a token, on average. Rounding to bfloat16 alone makes less than a tenth of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Responses:
     """Responses as a model scored them under their images, tokens of all one after the other."""
 

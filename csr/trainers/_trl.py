@@ -148,8 +148,14 @@ def _trainer_class() -> Any:
             clean = Recording(model, self.model)
             text_loss = super().compute_loss(clean, inputs)
             reference = dict(zip(terms.reference_columns, columns.unbind(dim=1), strict=True))
-            image_loss = ImageLoss(self, terms, clean, inputs, corrupted, reference)
-            loss, figures = image_loss.add_to(text_loss)
+            loss, figures = ImageLoss(
+                trainer=self,
+                terms=terms,
+                clean=clean,
+                batch=inputs,
+                corrupted=corrupted,
+                reference=reference,
+            ).add_to(text_loss)
             for name, value in figures.items():
                 self._metrics["train"][name].append(self.accelerator.gather(value).mean().item())
             return loss

@@ -28,6 +28,7 @@ RELEASED = ImageTerms(
 )
 IMAGE_ONLY = ImageTerms(corruption=NOISE, distortion="released", distortion_weight=1.0)
 PAPER = ImageTerms(corruption=NOISE, distortion="paper", distortion_weight=1.0)
+ANCHOR = ImageTerms(anchor_weight=1.0)
 CONDITIONAL = ImageTerms(corruption=NOISE, conditional_weight=1.0)
 
 
@@ -74,21 +75,91 @@ def test_the_cached_reference_is_a_pass_of_its_own(families, tmp_path, family, c
         assert own["num_flipped"] > 0
 
 
-def test_at_the_start_every_term_is_log_two_and_all_are_added_up(llava, tmp_path):
-    """All pairs in one step, whose figures are those of the untrained policy."""
-    checkpoint, processor, pairs, pairs_path = llava
-    config = with_terms(RELEASED, batch_size=len(pairs), num_epochs=1)
-    [row] = train(checkpoint, pairs_path, tmp_path / "out", config=config).history
-    for name in ("text_loss", "image_loss", "conditional_loss", "anchor_loss"):
-        assert row[name] == pytest.approx(math.log(2), abs=1e-5), name
-    assert row["loss"] == pytest.approx((0.5 + 0.5 + 2.0 + 0.5) * math.log(2), abs=1e-5)
-    assert row["conditional_margin"] == pytest.approx(0.0, abs=1e-5)
-    model = plain_model(checkpoint)
-    shares = [
-        by_hand(model, processor, pair, NOISE)["num_flipped"] / pair.chosen.num_tokens
-        for pair in pairs
+def losses_by_hand(policy, base, processor, pair):
+    """Each loss of one pair by two models, from passes without the trainer's code.
+
+    beta is 0.1 and the distortion's weight 0.25.
+    """
+    noisy, ids = corrupted_prompt(pair, NOISE), pair.chosen.token_ids
+    now, then = (by_hand(model, processor, pair, NOISE) for model in (policy, base))
+
+    def ratio(prompt, token_ids):
+        of_policy, of_base = (
+            sum(plain_logprobs(model, processor, prompt, token_ids)) for model in (policy, base)
+        )
+        return of_policy - of_base
+
+    def loss(reward):
+        return math.log1p(math.exp(-reward))
+
+    flips = plain_distributions(policy, processor, noisy, ids).argmax(dim=-1)[:, None]
+    of_flips = [
+        plain_distributions(model, processor, noisy, ids).gather(1, flips).sum().item()
+        for model in (policy, base)
     ]
-    assert row["flipped_token_share"] == pytest.approx(sum(shares) / len(shares))
+    chosen, rejected = ratio(pair.prompt, ids), ratio(pair.prompt, pair.rejected.token_ids)
+    corrupted = ratio(noisy, ids)
+    return {
+        "text_loss": loss(0.1 * (chosen - rejected)),
+        "released": loss(0.1 * (now["flip_margin"] - then["flip_margin"])),
+        "paper": loss(0.1 * (chosen - rejected - 0.25 * (of_flips[0] - of_flips[1]))),
+        "conditional_loss": loss(0.1 * (chosen - corrupted)),
+        "conditional_margin": 0.1 * (chosen - corrupted),
+        "anchor_loss": loss(0.1 * chosen),
+        "flipped_token_share": now["num_flipped"] / len(ids),
+    }
+
+
+@pytest.mark.parametrize("form", ["released", "paper"])
+def test_every_loss_is_that_of_passes_without_our_code(llava, tmp_path, form):
+    """All pairs in each step; the second step's figures are of the policy that one step makes."""
+    checkpoint, processor, pairs, pairs_path = llava
+    terms = RELEASED.model_copy(update={"distortion": form, "distortion_weight": 0.25})
+    of_one_step, of_two = (
+        train(
+            checkpoint, pairs_path, tmp_path / str(num_epochs),
+            config=with_terms(
+                terms, batch_size=len(pairs), num_epochs=num_epochs, lr_scheduler="constant",
+                learning_rate=1e-2,
+            ),
+        )
+        for num_epochs in (1, 2)
+    )  # fmt: skip
+    policy, base = plain_model(of_one_step.model_path), plain_model(checkpoint)
+    each = [losses_by_hand(policy, base, processor, pair) for pair in pairs]
+    mean = {name: sum(losses[name] for losses in each) / len(each) for name in each[0]}
+    mean["image_loss"] = mean[form]
+    start, row = of_two.history
+    for name in mean.keys() - {"released", "paper"}:
+        assert row[name] == pytest.approx(mean[name], abs=1e-4), name
+    own = {"released": 0.75 * mean["text_loss"] + 0.25 * mean["released"], "paper": mean["paper"]}
+    added = 2.0 * mean["conditional_loss"] + 0.5 * mean["anchor_loss"]
+    assert row["loss"] == pytest.approx(own[form] + added, abs=3e-4)
+    for name in ("text_loss", "image_loss", "conditional_loss", "anchor_loss"):
+        assert start[name] == pytest.approx(math.log(2), abs=1e-5), name
+        assert row[name] < start[name] - 0.01, name
+
+
+@pytest.mark.parametrize(
+    ("terms", "of_the_reference", "of_an_epoch"),
+    [(RELEASED, 3, 3), (PAPER, 2, 4), (ANCHOR, 2, 2)],
+    ids=["released", "paper", "anchor"],
+)
+def test_what_the_terms_cost(llava, tmp_path, terms, of_the_reference, of_an_epoch):
+    """Images that the vision tower encodes for a pair, the clean one twice."""
+    with preserved_globals():
+        config = with_terms(terms, num_epochs=1)
+        prepared = Prepared(llava, llava[3], tmp_path, config=config)
+        encoded = []
+        prepared.trainer.model.base_model.model.model.vision_tower.register_forward_pre_hook(
+            lambda module, args: encoded.append(len(args[0]))
+        )
+        cache_reference(prepared.trainer, prepared.collator, batch_size=2)
+        before = sum(encoded)
+        prepared.trainer.train()
+    num_pairs = len(llava[2])
+    assert before == of_the_reference * num_pairs
+    assert sum(encoded) - before == of_an_epoch * num_pairs
 
 
 def likelier_on_the_clean_image(model, base, processor, pair):
