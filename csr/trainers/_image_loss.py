@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from csr.trainers._batches import CORRUPTED, REFERENCE_COLUMNS
 from csr.trainers._image_passes import (
     Recording,
     Responses,
@@ -47,6 +49,32 @@ def reference_columns(
             found[CORRUPTED_LOGPROB] = seen.sums()
             found[FLIP_MARGIN] = said.margins_over(seen.likeliest(head), head)
     return [found[name] for name in terms.reference_columns]
+
+
+def loss_with_image_terms(
+    trainer: Any, model: Any, inputs: Batch, text_loss: Callable[[Any, Batch], Any]
+) -> Any:
+    """A batch's loss by `trainer.image_terms`; `text_loss` is TRL's own, of model and batch.
+
+    Tells the figures of the terms to TRL's log, as means over all processes. Takes out of
+    `inputs` what the model does not know.
+    """
+    assert trainer.precompute_ref_logps, "the terms read the cached reference"
+    terms = trainer.image_terms
+    corrupted, columns = inputs.pop(CORRUPTED, None), inputs.pop(REFERENCE_COLUMNS)
+    clean = Recording(model, trainer.model)
+    loss, figures = ImageLoss(
+        trainer=trainer,
+        terms=terms,
+        clean=clean,
+        batch=inputs,
+        corrupted=corrupted,
+        reference=dict(zip(terms.reference_columns, columns.unbind(dim=1), strict=True)),
+    ).add_to(text_loss(clean, inputs))
+    for name, value in figures.items():
+        mean = trainer.accelerator.gather(value).mean().item()
+        trainer._metrics["train"][name].append(mean)
+    return loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from csr.trainers._arguments import (
     settle_arguments,
 )
 from csr.trainers._batches import CORRUPTED, PAIR_ROWS, REFERENCE_COLUMNS, PairCollator
-from csr.trainers._image_loss import ImageLoss, reference_columns
+from csr.trainers._image_loss import loss_with_image_terms, reference_columns
 from csr.trainers._image_passes import Recording
 from csr.trainers._resumable import Resumable
 
@@ -132,32 +132,13 @@ def _trainer_class() -> Any:
             num_items_in_batch: Any = None,
         ) -> Any:
             rows = inputs.pop(PAIR_ROWS).tolist()
-            columns = inputs.pop(REFERENCE_COLUMNS, None)
+            text_loss = super().compute_loss
             if self.image_terms is None:
-                loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+                inputs.pop(REFERENCE_COLUMNS, None)
+                loss = text_loss(model, inputs, return_outputs, num_items_in_batch)
             else:
-                loss = self._with_image_terms(self.image_terms, model, inputs, columns)
+                loss = loss_with_image_terms(self, model, inputs, text_loss)
             self.watch.batch(self.state.global_step + 1, rows, loss.item())
-            return loss
-
-        def _with_image_terms(
-            self, terms: ImageTerms, model: Any, inputs: dict[str, Any], columns: Any
-        ) -> Any:
-            assert self.precompute_ref_logps, "the terms read the cached reference"
-            corrupted = inputs.pop(CORRUPTED, None)
-            clean = Recording(model, self.model)
-            text_loss = super().compute_loss(clean, inputs)
-            reference = dict(zip(terms.reference_columns, columns.unbind(dim=1), strict=True))
-            loss, figures = ImageLoss(
-                trainer=self,
-                terms=terms,
-                clean=clean,
-                batch=inputs,
-                corrupted=corrupted,
-                reference=reference,
-            ).add_to(text_loss)
-            for name, value in figures.items():
-                self._metrics["train"][name].append(self.accelerator.gather(value).mean().item())
             return loss
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
