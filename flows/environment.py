@@ -82,6 +82,8 @@ PREFECT = (
     Setting("PREFECT_SERVER_API_HOST", "127.0.0.1", "a server answers this machine alone"),
 )
 
+GRADIO = Setting("GRADIO_TEMP_DIR", "{home}/.gradio", "gradio makes it when it is imported")
+
 TERMINAL = (
     Setting("TOKENIZERS_PARALLELISM", "false", "else tokenizers warns at each fork"),
     Setting("TORCH_CPP_LOG_LEVEL", "ERROR", "else vLLM's memory binding is announced as a warning"),
@@ -113,5 +115,5 @@ def for_stage_process() -> dict[str, str]:
 def settings(home: Path, *, offline: bool = False) -> dict[str, str]:
     """Name -> value as `apply` would set them for `home`, in the tables' order."""
     absolute = str(home.expanduser().absolute())
-    chosen = TELEMETRY + PREFECT + TERMINAL + (OFFLINE if offline else ())
+    chosen = TELEMETRY + PREFECT + (GRADIO,) + TERMINAL + (OFFLINE if offline else ())
     return {each.name: each.value.replace("{home}", absolute) for each in chosen}

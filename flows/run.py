@@ -41,8 +41,8 @@ from storage.run_store import RunStore
 P = ParamSpec("P")
 
 MAX_STARTS = 5
-"""Of one flow run, without its wakings. One that crashes each time must not be started for ever by
-itself."""
+"""Of one flow run. A run that crashes each time must not be started for ever by itself. That a
+suspended run is woken is no start, as Prefect counts."""
 
 
 def _told(body: Callable[P, Any]) -> Callable[P, Any]:
@@ -67,12 +67,9 @@ def _told(body: Callable[P, Any]) -> Callable[P, Any]:
 def _begin() -> None:
     """What each flow does first. RunFailed where it was started too often."""
     label_this_run()
-    if flow_run.run_count <= MAX_STARTS:
-        return
-    num_starts = flow_run.run_count - suspending.num_suspensions(flow_run.id)
-    if num_starts > MAX_STARTS:
+    if flow_run.run_count > MAX_STARTS:
         raise RunFailed(
-            f"started {num_starts} times without coming to its end: no more by itself. "
+            f"started {flow_run.run_count} times without coming to its end: no more by itself. "
             "Look at the logs of the earlier starts; then start a new run of the deployment, "
             "which goes on where this one stopped."
         )

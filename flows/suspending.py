@@ -6,7 +6,7 @@ same command or form goes on.
 
 from __future__ import annotations
 
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -37,15 +37,8 @@ def suspend_for(wanted: VerdictsWanted) -> None:
     labels: dict[str, bool | int | float | str] = {WAITS_LABEL: wanted.attempt_id}
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(UUID(flow_run.id), labels)
-    # With the key of an earlier suspension Prefect would go straight on.
-    suspend_flow_run(timeout=MAX_WAIT_SECONDS, key=f"{wanted.attempt_id} {flow_run.run_count}")
-
-
-def num_suspensions(flow_run_id: str) -> int:
-    """How often the flow run waited for people: each waking counts as a start."""
-    with get_client(sync_client=True) as client:
-        states = client.read_flow_run_states(UUID(flow_run_id))
-    return sum(state.type is StateType.PAUSED for state in states)
+    # With the key of an earlier suspension, as its own choice may be, Prefect goes straight on.
+    suspend_flow_run(timeout=MAX_WAIT_SECONDS, key=uuid4().hex)
 
 
 def wake(attempt_id: str) -> list[str]:

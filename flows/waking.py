@@ -12,9 +12,7 @@ logger = logging.getLogger("csr")
 
 def go_on(attempt: AttemptDir) -> str:
     """Wake the flow runs that wait for this attempt's verdicts; what to tell people."""
-    by_hand = (
-        f"It goes on with the command that started it, such as: csr run RECIPE ({attempt.id})."
-    )
+    by_hand = f"{attempt.id} goes on when the command that waits for it is given again."
     if not os.environ.get("PREFECT_API_URL"):
         return by_hand
     # Prefect takes seconds to import, and reads its settings then.

@@ -13,9 +13,12 @@ import pytest
 import yaml
 
 from csr.world.settings import Config as WorldConfig
+from flows.label_studio import export_tasks
+from flows.review import open_desk
 from storage.run_store import RunStore
 from tests import postgres
 from tests.prefect_service import ROOT, Json, Service, prefect_service, wait_until, webhook
+from tests.reviewed_run import write_reviewed_recipe
 from tests.scripted_run import files_below, write_recipe
 
 pytestmark = pytest.mark.slow
@@ -53,7 +56,7 @@ def _deploy(service: Service, url: str) -> Service:
     for _ in range(2):  # names are identities: the second time changes nothing
         done = service.csr("deploy", "--home", service.home)
         assert done.returncode == 0, done.stderr
-    assert len(service.ask("/automations/filter", {})) == 5
+    assert len(service.ask("/automations/filter", {})) == 6
     assert len(service.ask("/deployments/filter", {})) == 3
     return service
 
@@ -287,6 +290,49 @@ def test_failures_and_held_iterations_are_told(
 
     wait_until(lambda: "judged/01.1 is held: length_drift" in texts(), 90)
     wait_until(lambda: "There is no recipe at nowhere.yaml" in texts(), 90)
+
+
+def test_a_run_that_waits_for_people_is_suspended_until_they_have_spoken(
+    service: Service, told: tuple[str, list[Json]], tmp_path: Path
+) -> None:
+    if "sqlite" not in str(service.folder):
+        pytest.skip("the database decides nothing here, and each start takes its time")
+    recipe = write_reviewed_recipe(tmp_path / "data", num_responses=3)
+    asked = service.start("csr-run", {"recipe": str(recipe), "run_id": "judged_by_ada"})
+    waiting = service.wait(asked, "PAUSED", "COMPLETED", "FAILED", "CRASHED")
+    assert (waiting["state"]["type"], waiting["state"]["name"]) == ("PAUSED", "Suspended")
+    store = RunStore(service.home)
+    wait_until(lambda: not store.is_locked("judged_by_ada"), 60)
+    wait_until(lambda: not psutil.pid_exists(waiting["labels"]["csr.pid"]), 60)
+    assert store.run("judged_by_ada").status == "waiting"
+
+    def num_suspensions() -> int:
+        states = service.ask(f"/flow_run_states/?flow_run_id={asked}", {}, method="GET")
+        return sum(state["name"] == "Suspended" for state in states)
+
+    service.ask(f"/flow_runs/{asked}/resume", {})  # too early: it waits again
+    wait_until(lambda: num_suspensions() == 2, 120)
+
+    tasks, home = tmp_path / "tasks.json", ("--home", service.home)
+    export_tasks(open_desk(service.home, "judged_by_ada/01"), tasks)
+    judged = json.loads(tasks.read_text())
+    for number, task in enumerate(judged[:3]):
+        choice = "accept" if number % 2 == 0 else "refuse"
+        result = {"from_name": "verdict", "value": {"choices": [choice]}}
+        task["annotations"] = [{"result": [result], "completed_by": {"email": "ada@example.org"}}]
+    tasks.write_text(json.dumps(judged))
+    done = service.csr("review", "judged_by_ada/01", *home, "--import", tasks)
+    assert "The flow run goes on by itself: judged_by_ada." in done.stdout, done.stderr
+
+    finished = service.wait(asked, "COMPLETED", "FAILED", "CRASHED")
+    assert finished["state"]["type"] == "COMPLETED", finished["state"]["message"]
+    assert finished["run_count"] == 1  # waking is no start: it may wait as often as it must
+    manifest = store.attempt("judged_by_ada", 1).manifest.read()
+    assert manifest.stage("review").metrics["num_accept"] == 2
+    assert manifest.stage("pair").metrics["num_pairs"] == 1
+    assert manifest.skipped() == {"too_few_responses": 5}
+    texts = "\n".join(each["text"] for each in told[1])
+    assert "judged_by_ada waits for people: judged_by_ada/01.1: 0 of 3" in texts
 
 
 def test_the_tiny_world_runs_on_real_engines(service: Service, tmp_path: Path) -> None:
