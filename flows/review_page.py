@@ -6,6 +6,7 @@ too early or from a second window changes nothing that the person has not seen.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -52,6 +53,19 @@ class View:
     note: str = ""
 
 
+def _told(do: Callable[..., View]) -> Callable[..., View]:
+    """What a person cannot go on with, such as a damaged file, stands on the page too."""
+
+    @functools.wraps(do)
+    def wrapped(page: Page, place: Place, *args: Any, **kwargs: Any) -> View:
+        try:
+            return do(page, place, *args, **kwargs)
+        except CSRError as error:
+            return View(Place(place.annotator), note=note_html(str(error), "problem"))
+
+    return wrapped
+
+
 class Page:
     """What each button does, without gradio. `go_on` wakes the run and tells how it goes on."""
 
@@ -62,11 +76,13 @@ class Page:
         """Begin, or come back to where one was."""
         if not name.strip():
             return View(Place(), note=note_html("Who are you? Your verdicts are kept by name."))
-        try:
-            return self._view(annotator_name(name), response)
-        except CSRError as error:
-            return View(Place(), note=note_html(str(error), "problem"))
+        return self._enter(Place(), name, response)
 
+    @_told
+    def _enter(self, place: Place, name: str, response: str) -> View:
+        return self._view(annotator_name(name), response)
+
+    @_told
     def judge(self, place: Place, verdict: AnnotationVerdict) -> View:
         """Keep the verdict, then show the next; where it is not kept, the same again."""
         if not place.response:
@@ -77,6 +93,7 @@ class Page:
             return self._view(place.annotator, place.response, str(error))
         return self._view(place.annotator, "", after=place.response)
 
+    @_told
     def undo(self, place: Place) -> View:
         """Take back the newest verdict, and show what it was on."""
         try:
@@ -87,6 +104,7 @@ class Page:
             return self._view(place.annotator, place.response, "You have judged nothing yet.")
         return self._view(place.annotator, response)
 
+    @_told
     def move(self, place: Place, steps: int) -> View:
         """Look at another response, in the person's own order."""
         order = [each.response_id for each in self._desk.order(place.annotator)]

@@ -11,12 +11,13 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-from csr.errors import EnvironmentFault
+from csr.errors import CSRError, EnvironmentFault
 from flows.review import Desk
 from flows.review_page import TEMPLATES, Page, build_page
 from flows.waking import go_on
@@ -176,5 +177,6 @@ def _listen(port: int) -> socket.socket:
 def _watch(desk: Desk, stopped: threading.Event) -> None:
     """A flow run may begin to wait just after the last verdict: somebody must look again."""
     while not stopped.wait(_WATCH_SECONDS):
-        if desk.standing("", desk.verdicts.read()).is_reached and not desk.is_closed():
-            go_on(desk.attempt)
+        with suppress(CSRError):  # a damaged file is told on the page
+            if desk.standing("", desk.verdicts.read()).is_reached and not desk.is_closed():
+                go_on(desk.attempt)

@@ -180,6 +180,16 @@ def test_a_full_disk_keeps_the_item(desk: Desk, monkeypatch: pytest.MonkeyPatch)
     assert after.place == view.place
 
 
+def test_a_damaged_verdict_is_told_on_the_page(desk: Desk) -> None:
+    page = Page(desk, str)
+    view = page.judge(page.enter("ada").place, ACCEPT)
+    os.truncate(desk.attempt.verdicts / "ada" / "00000001.parquet", 50)
+    assert "00000001.parquet cannot be read" in page.enter("ben").note
+    after = page.judge(view.place, ACCEPT)
+    assert "cannot be read" in after.note
+    assert after.place == Place("ada")  # nobody judges what they do not see
+
+
 def test_a_bad_name_is_told_and_nothing_is_made(desk: Desk) -> None:
     page = Page(desk, str)
     view = page.enter("../../ada")
