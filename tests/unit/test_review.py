@@ -10,28 +10,33 @@ from pathlib import Path
 import pytest
 
 from csr.annotations import AnnotationVerdict
-from csr.errors import ConfigError, DataError
+from csr.errors import ConfigError, DataError, VerdictsWanted
 from flows import label_studio
+from flows.forms import RunRequest
 from flows.review import Closed, Desk, open_desk
 from flows.review_html import as_text, image_uri, item_html
 from flows.review_page import Page, Place, View
 from flows.review_server import TokenGate
 from storage.run_store import RunStore
 from tests.reviewed_run import ATTEMPT, write_reviewed_recipe
-from tests.scripted_run import Csr, finished_home
+from tests.scripted_run import Csr, finished_home, run_plainly
 
 ACCEPT, REFUSE, SKIP = AnnotationVerdict
 
 
-@pytest.fixture
-def home(csr: Csr, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a run waits for two people's verdicts on three of its twelve responses."""
-    recipe = write_reviewed_recipe(tmp_path / "data", num_annotators=2, num_responses=3)
-    answer = csr("run", recipe, "--home", tmp_path / "home", "--run-id", "mine")
-    assert answer.status == 1
-    assert "waiting: mine/01.1: 0 of 3 responses have been judged by 2 people" in answer.err
-    assert "Judge with: csr review mine/01.1" in answer.err
-    return tmp_path / "home"
+    folder = tmp_path_factory.mktemp("waiting")
+    recipe = write_reviewed_recipe(folder / "data", num_annotators=2, num_responses=3)
+    with pytest.raises(VerdictsWanted):
+        run_plainly(RunRequest(recipe=str(recipe), home=str(folder / "home"), run_id="mine"))
+    return folder
+
+
+@pytest.fixture
+def home(waiting: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(waiting / "home", tmp_path / "home")
 
 
 @pytest.fixture
@@ -63,9 +68,13 @@ def judge_by_number(page: Page, name: str, number: int) -> View:
 
 
 def test_the_run_waits_until_enough_is_judged_and_then_goes_on(
-    csr: Csr, home: Path, page: Page, tmp_path: Path
+    csr: Csr, home: Path, page: Page, waiting: Path
 ) -> None:
-    again = ("run", tmp_path / "data" / "scripted.yaml", "--home", home, "--run-id", "mine")
+    again = ("run", waiting / "data" / "scripted.yaml", "--home", home, "--run-id", "mine")
+    answer = csr(*again)
+    assert answer.status == 1
+    assert "waiting: mine/01.1: 0 of 3 responses have been judged by 2 people" in answer.err
+    assert "Judge with: csr review mine/01.1" in answer.err
     assert RunStore(home).run("mine").status == "waiting"
     assert RunStore(home).attempt("mine", 1).manifest.read().status == "waiting"
     judge_by_number(page, "ada", 4)
@@ -228,8 +237,11 @@ def test_hostile_text_is_shown_and_does_nothing(desk: Desk) -> None:
 def test_only_the_attempts_own_image_is_shown(desk: Desk) -> None:
     response = desk.responses[0]
     assert image_uri(response.prompt.image).startswith("data:image/png;base64,")
-    Path(response.prompt.image.uri).write_bytes(b"another file")
+    file = Path(response.prompt.image.uri)
+    before = file.read_bytes()
+    file.write_bytes(b"another file")
     text = item_html(response, [response], {})
+    file.write_bytes(before)
     assert "changed since the run began" in text
     assert "<img" not in text
 
