@@ -115,7 +115,7 @@ def test_a_reference_logprob_that_is_not_finite_names_its_pair(bad):
     watch, _ = make_watch()
     with pytest.raises(NumericalError, match="pair p2"):
         watch.reference([1, 2], [(-1.0, -2.0), (-1.0, bad)])
-    with pytest.raises(NumericalError, match="pairs p1"):  # of the image terms
+    with pytest.raises(NumericalError, match="pair p1"):  # of the image terms
         watch.reference([1, 2], [(-1.0, -2.0, -3.0, bad), (-1.0, -2.0, -3.0, 0.5)])
 
 
