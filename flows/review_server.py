@@ -161,11 +161,12 @@ def _with_headers(send: Any) -> Any:
 
 
 def _listen(port: int) -> socket.socket:
-    """Held from here on: the URL is printed when the port is certain."""
+    """Held from here on: who opens the URL at once waits, and is not refused."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(("127.0.0.1", port))
+        listening.listen()
     except OSError as error:
         raise EnvironmentFault(
             f"Port {port} on this machine cannot be used for the page ({error.strerror}). Choose "
