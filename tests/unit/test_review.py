@@ -139,6 +139,20 @@ def test_two_people_begin_at_different_prompts_and_finish_what_the_other_began(d
     assert page.enter("ada").place.response != ada.place.response
 
 
+def test_people_see_what_the_policy_was_asked(tmp_path: Path) -> None:
+    recipe = write_reviewed_recipe(tmp_path / "data")
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("\n".join(json.dumps({"id": f"{n}", "reference": "red"}) for n in range(12)))
+    request = RunRequest(
+        recipe=str(recipe), home=str(tmp_path / "home"), run_id="mine",
+        settings=(f"source.answers={answers}",),
+    )  # fmt: skip
+    with pytest.raises(VerdictsWanted):
+        run_plainly(request)
+    asked = {each.prompt.text for each in open_desk(tmp_path / "home", "mine/01").responses}
+    assert asked == {"Describe the image. The answer: red. Why?"}
+
+
 def test_a_prompts_responses_come_together_and_each_once(desk: Desk) -> None:
     page = Page(desk, str)
     view, seen = page.enter("ada"), list[str]()
