@@ -64,6 +64,10 @@ class GenerateSettings:
     """0 is greedy."""
     top_p: float
     max_response_tokens: int
+    json_schema: str | None = None
+    """A JSON schema, as JSON text, that each response follows; one that is cut follows it as far
+    as it goes. Its log-probabilities are those among the tokens that the schema allows. Only the
+    sampler 'vllm' can."""
 
 
 class Sampler(Protocol):
@@ -84,7 +88,10 @@ class Sampler(Protocol):
     def generate(
         self, requests: Sequence[StepRequest], settings: GenerateSettings
     ) -> list[GeneratedResponse]:
-        """One whole response for each request (its prefix included), in request order."""
+        """One whole response for each request (its prefix included), in request order.
+
+        ConfigError where there is a schema that the sampler cannot follow.
+        """
 
     def score(
         self,

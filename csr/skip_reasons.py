@@ -20,6 +20,8 @@ class SkipReason(StrEnum):
 
     DUPLICATE_SIBLING = "duplicate_sibling"
     UNREFUTED_REWRITE = "unrefuted_rewrite"
+    JUNK_REWRITE = "junk_rewrite"
+    REWRITE_PROMPT_TOO_LONG = "rewrite_prompt_too_long"
     TRUNCATED_SIMILARITY_TEXT = "truncated_similarity_text"
     FILTERED_TEXT = "filtered_text"
     TOO_FEW_RESPONSES = "too_few_responses"

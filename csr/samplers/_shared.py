@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from csr.errors import ConfigError, DataError, ModelError, NumericalError
 from csr.images import load_image
-from csr.protocols import StepRule, StepSettings
+from csr.protocols import GenerateSettings, StepRule, StepSettings
 from csr.steps import step_end, whole_letters
 from csr.types import FinishReason, ImageRef, Prompt, StepRequest
 
@@ -158,6 +158,15 @@ def refuse_markers(prompt: Prompt, token_ids: Sequence[int], media_ids: Sequence
         raise DataError(
             f"The response to prompt {prompt.prompt_id!r} holds an image or video marker; "
             "no policy could have said it. Score only sampled responses."
+        )
+
+
+def refuse_schema(settings: GenerateSettings, sampler: str) -> None:
+    """ConfigError where responses must follow a JSON schema, which this sampler cannot force."""
+    if settings.json_schema is not None:
+        raise ConfigError(
+            f"Responses must follow a JSON schema here, and the sampler {sampler!r} cannot make "
+            "them. Set the sampler to 'vllm', which can."
         )
 
 

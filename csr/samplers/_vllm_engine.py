@@ -25,6 +25,9 @@ _CPU_BLOCK_TOKENS = 32
 """Prefix-cache granularity on CPU: vLLM's default of 128 never matches a short prompt."""
 _CPU_KV_CACHE_GIB = 2.0
 _GIB = 1 << 30
+_STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
+"""One grammar engine for all requests; free whitespace would let a weak model write nothing else.
+"""
 MAX_LOGPROBS = 128
 """Most alternatives that the engine reports for one token."""
 
@@ -76,6 +79,7 @@ def start_engine(model_path: Path, *, kv_cache_gib: float | None, **options: Any
                 logprobs_mode="raw_logprobs",
                 trust_remote_code=False,
                 use_tqdm_on_load=False,
+                structured_outputs_config=_STRUCTURED_OUTPUTS,
                 **options,
             )
         except CSRError:

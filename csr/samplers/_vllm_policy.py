@@ -13,7 +13,7 @@ from typing import Any
 
 from csr import rendering
 from csr.checkpoints import resolve_model
-from csr.errors import ConfigError, EngineLost, ModelError
+from csr.errors import ConfigError, EngineLost, ModelError, shown
 from csr.samplers import _vllm_engine
 from csr.samplers._loading import check_complete
 from csr.samplers._shared import ImageCache, decoded, eos_token_ids, image_identity
@@ -211,6 +211,28 @@ class ServedPolicy:
                 f"tokens, more than the context of {self.max_context_tokens}. Raise the sampler's "
                 "max_context_tokens, up to what the model allows."
             )
+
+
+def following(json_schema: str | None) -> Any:
+    """vLLM's parameter that holds responses to the schema; None without one.
+
+    ConfigError for what is no schema: the engine itself would stop.
+    """
+    if json_schema is None:
+        return None
+    from vllm.exceptions import VLLMValidationError
+    from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+    from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
+
+    params = SamplingParams(structured_outputs=StructuredOutputsParams(json=json_schema))
+    try:
+        validate_xgrammar_grammar(params)
+    except VLLMValidationError as error:
+        raise ConfigError(
+            f"vLLM cannot make responses follow the JSON schema {shown(json_schema)}: {error}. "
+            "Use a JSON schema of objects, lists, strings, numbers and choices."
+        ) from error
+    return params.structured_outputs
 
 
 def sampled_logprobs(completion: Any) -> list[float]:

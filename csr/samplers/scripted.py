@@ -20,7 +20,7 @@ from csr.errors import DataError
 from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepSettings
 from csr.records import BadRecordError
-from csr.samplers._shared import finish_reason, response_limit, step_limits
+from csr.samplers._shared import finish_reason, refuse_schema, response_limit, step_limits
 from csr.scripted_language import EOS_ID, Language, LanguageConfig, decode, encode
 from csr.types import (
     FinishReason,
@@ -97,6 +97,7 @@ class ScriptedSampler:
         self, requests: Sequence[StepRequest], settings: GenerateSettings
     ) -> list[GeneratedResponse]:
         """See `Sampler.generate`."""
+        refuse_schema(settings, "scripted")
         self._num_requests += len(requests)
         return [self._whole(request, settings) for request in requests]
 

@@ -36,6 +36,7 @@ from csr.samplers._shared import (
     eos_token_ids,
     image_identity,
     refuse_markers,
+    refuse_schema,
     response_limit,
     step_limits,
 )
@@ -135,6 +136,7 @@ class TransformersSampler:
         self, requests: Sequence[StepRequest], settings: GenerateSettings
     ) -> list[GeneratedResponse]:
         """See `Sampler.generate`."""
+        refuse_schema(settings, "transformers")
         rows = []
         for request in requests:
             limit = response_limit(

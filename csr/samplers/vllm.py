@@ -35,7 +35,7 @@ from csr.samplers._shared import (
 )
 from csr.samplers._vllm_chain import Chain
 from csr.samplers._vllm_engine import MAX_LOGPROBS, require_vllm
-from csr.samplers._vllm_policy import Job, ServedPolicy, sampled_logprobs
+from csr.samplers._vllm_policy import Job, ServedPolicy, following, sampled_logprobs
 from csr.steps import stop_strings
 from csr.types import (
     FinishReason,
@@ -133,6 +133,7 @@ class VllmSampler:
         self, requests: Sequence[StepRequest], settings: GenerateSettings
     ) -> list[GeneratedResponse]:
         """See `Sampler.generate`."""
+        structured = following(settings.json_schema)
         jobs = []
         for request in requests:
             num_prompt = len(self._policy.expanded_ids(request.prompt))
@@ -144,6 +145,7 @@ class VllmSampler:
                 top_p=settings.top_p,
                 max_tokens=limit,
                 seed=derived_seed(request.seed, 0, 0),
+                structured_outputs=structured,
             )
             jobs.append(Job(request.prompt, request.prefix_token_ids, params))
         answers = self._policy.run(jobs)

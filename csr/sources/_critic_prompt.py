@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from string import Formatter
-
 SLOTS = ("question", "reference", "response_1", "response_2")
-REQUIRED_SLOTS = SLOTS[1:]
+OPTIONAL_SLOTS = SLOTS[:1]
 """All prompts may ask the same, which then needs no saying."""
 
 CRITIC_TEMPLATE = """\
@@ -41,23 +39,3 @@ Ground truth: {reference}
 Answer 1: {response_1}
 Answer 2: {response_2}
 """
-
-
-def check_template(template: str) -> None:
-    """ValueError where a slot is missing or unknown."""
-    try:
-        named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-    except ValueError as error:
-        raise ValueError(
-            f"critic_template cannot be read ({error}). Write a brace twice."
-        ) from None
-    if missing := [slot for slot in REQUIRED_SLOTS if slot not in named]:
-        raise ValueError(
-            f"critic_template lacks {{{missing[0]}}}. It needs {', '.join(REQUIRED_SLOTS)}, each "
-            "in braces, and may have question."
-        )
-    if unknown := sorted(named - set(SLOTS)):
-        raise ValueError(
-            f"critic_template has {{{unknown[0]}}}, which nothing fills in. A brace that is meant "
-            "is written twice."
-        )

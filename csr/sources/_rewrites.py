@@ -12,8 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
-from csr.vocabulary import Mention, SynonymTable, Vocabulary, normalised
+from csr.errors import DataError
+from csr.records import read_entries
+from csr.vocabulary import Mention, SynonymTable, Vocabulary, normalised, read_vocabulary
 
 _OBJECT = "object"
 _ARTICLE = re.compile(r"\b(an?)(\s+)$", re.IGNORECASE)
@@ -41,6 +45,34 @@ class Rewrite:
 
     text: str
     edits: tuple[Edit, ...]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the rules know. DataError where the files are no use; each is read when needed."""
+
+    vocabulary_path: Path
+    references_path: Path
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The wordings of objects and attributes."""
+        return read_vocabulary(self.vocabulary_path)
+
+    @cached_property
+    def together(self) -> Cooccurrence:
+        """What occurs together in the prompt file's references."""
+        path = self.references_path
+        values = [entry.value for entry in read_entries(path)]
+        texts = [value.get("reference") for value in values if isinstance(value, dict)]
+        counts = cooccurrence([t for t in texts if isinstance(t, str)], self.vocabulary.objects)
+        if not counts:
+            raise DataError(
+                f"No `reference` in {path} names two objects of the vocabulary "
+                f"{self.vocabulary_path}, so what usually occurs together cannot be told. Give "
+                "a vocabulary of the things that the references are about."
+            )
+        return counts
 
 
 def cooccurrence(answers: Iterable[str], objects: SynonymTable) -> Cooccurrence:

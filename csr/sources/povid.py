@@ -4,28 +4,36 @@ The preferred response is the prompt's reference answer, unchanged. The disprefe
 answer rewritten so that it says false things in the same form: objects that usually occur
 together with those that are there, wrong attributes and relations (section 3.1). The paper has a
 closed model do this; here rules do, from a vocabulary and from what occurs together in the
-references. Each rewritten sentence must fit the image worse than the one it stands for, or
-the rewrite is not used.
+references, or the policy itself. Each rewritten sentence must fit the image worse than the one it
+stands for, or the rewrite is not used.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from csr.annotations import Evidence
 from csr.config import ComponentConfig, Location
-from csr.errors import ConfigError, DataError
+from csr.errors import ConfigError
 from csr.pairing import PairingSettings, pair_trees
 from csr.prompts import PromptCheck
 from csr.protocols import PreferenceSource, SourceTools, StepSettings, TrainingTable
-from csr.records import BadRecordError, read_entries
-from csr.sources._rewrites import Cooccurrence, Rewrite, cooccurrence, rewrite
+from csr.records import BadRecordError
+from csr.sources._policy_rewrites import (
+    PolicyRewrite,
+    PolicyRewriteSettings,
+    has_room,
+    write_rewrites,
+)
+from csr.sources._rewrites import Knowledge, Rewrite, rewrite
 from csr.steps import split_steps
 from csr.types import (
     FinishReason,
@@ -37,18 +45,24 @@ from csr.types import (
     StepNode,
     StepScore,
 )
-from csr.vocabulary import Vocabulary, read_vocabulary
 
 
 class Config(ComponentConfig):
     """How references are rewritten, and which rewrites are used."""
 
-    vocabulary: Location
-    """JSON file with the wordings of objects and attributes: what can be exchanged."""
-    references: Location
-    """Prompt file whose references tell which objects occur together, such as `data.prompts`."""
+    rewriter: Literal["rules", "policy"] = "rules"
+    """`rules`: from `vocabulary` and `references`. `policy`: the policy that is being trained, told
+    by `policy_rewrites`; the sampler must be 'vllm', which can force the answer's form."""
+    vocabulary: Location | None = None
+    """JSON file with the wordings of objects and attributes: what can be exchanged. The rules need
+    it; the policy does not read it."""
+    references: Location | None = None
+    """Prompt file whose references tell which objects occur together, such as `data.prompts`. The
+    rules need it; the policy does not read it."""
     num_edits: int = Field(default=2, ge=1)
-    """Things said otherwise in a rewrite; fewer where the reference holds fewer."""
+    """Things said otherwise in a rewrite by rules; fewer where the reference holds fewer."""
+    policy_rewrites: PolicyRewriteSettings = PolicyRewriteSettings()
+    """What the policy is told, and which of its rewrites count; the rules do not read it."""
     num_rewrites: int = Field(default=4, ge=1)
     """Rewrites tried for a prompt; the first that the image refutes is used."""
     min_similarity_drop: float | None = Field(default=0.0, ge=0)
@@ -56,6 +70,18 @@ class Config(ComponentConfig):
     every rewrite, unchecked; then no similarity is needed."""
     max_length_difference: float = Field(default=0.15, ge=0, le=1)
     """Largest difference in tokens over the longer response."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.rewriter == "policy":
+            return self
+        given = {"vocabulary": self.vocabulary, "references": self.references}
+        if missing := [name for name, value in given.items() if value is None]:
+            raise ValueError(
+                f"{' and '.join(missing)} must be given where rules rewrite. Name the file, or set "
+                "rewriter to policy, which needs none."
+            )
+        return self
 
 
 def build(config: Config) -> PreferenceSource:
@@ -65,7 +91,8 @@ def build(config: Config) -> PreferenceSource:
 
 def check_prompts(config: Config) -> PromptCheck:
     """Refuses prompts without a reference. DataError where the source's own files are no use."""
-    _Knowledge(config).together  # noqa: B018
+    if config.rewriter == "rules":
+        _knowledge(config).together  # noqa: B018
 
     def check(prompt: Prompt, image_size: tuple[int, int]) -> None:
         if prompt.reference is None:
@@ -77,46 +104,25 @@ def check_prompts(config: Config) -> PromptCheck:
     return check
 
 
-@dataclass(frozen=True)
-class _Knowledge:
-    """What the rules know."""
-
-    config: Config
-
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        return read_vocabulary(Path(self.config.vocabulary))
-
-    @cached_property
-    def together(self) -> Cooccurrence:
-        path = Path(self.config.references)
-        values = [entry.value for entry in read_entries(path)]
-        texts = [value.get("reference") for value in values if isinstance(value, dict)]
-        counts = cooccurrence([t for t in texts if isinstance(t, str)], self.vocabulary.objects)
-        if not counts:
-            raise DataError(
-                f"No `reference` in {path} names two objects of the vocabulary "
-                f"{self.config.vocabulary}, so what usually occurs together cannot be told. Give "
-                "a vocabulary of the things that the references are about."
-            )
-        return counts
-
-
 @dataclass(slots=True)
 class _Draft:
     """A prompt on its way to a rewrite of its reference."""
 
     prompt: Prompt
     reference: str
-    rewrite: Rewrite | None = None
+    rewrite: Rewrite | PolicyRewrite | None = None
     """The one to use."""
     similarity_drop: float = 0.0
-    num_unrefuted: int = 0
+    skipped: Counter[SkipReason] = field(default_factory=Counter)
+    """Rewrites that are not used, by reason."""
 
     @property
     def texts(self) -> list[str]:
         """The responses of the tree, the reference first."""
         return [self.reference, *([self.rewrite.text] if self.rewrite else [])]
+
+
+_Made = tuple[_Draft, Rewrite | PolicyRewrite]
 
 
 class POVIDSource:
@@ -127,17 +133,20 @@ class POVIDSource:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._known = _Knowledge(config)
+
+    @cached_property
+    def _known(self) -> Knowledge:
+        return _knowledge(self._config)
 
     @property
     def step_settings(self) -> StepSettings | None:
-        """Nothing is sampled."""
+        """No step is sampled."""
         return None
 
     def generate(self, prompts: Sequence[Prompt], tools: SourceTools) -> list[ResponseTree]:
         """Trees of depth one: the reference, and its rewrite where there is one."""
         drafts = [_Draft(prompt, _reference(prompt)) for prompt in prompts]
-        waiting = drafts
+        waiting = self._askable(drafts, tools)
         for number in range(self._config.num_rewrites):
             waiting = self._tried(waiting, number, tools) if waiting else []
         asked = [(draft.prompt, text) for draft in drafts for text in draft.texts]
@@ -154,28 +163,59 @@ class POVIDSource:
         """The reference is chosen, its rewrite rejected; the margin counts the edits."""
         return pair_trees(trees, _pairing(self._config))
 
+    def _askable(self, drafts: Sequence[_Draft], tools: SourceTools) -> list[_Draft]:
+        """Drafts that the rewriter can be given; a policy's context may be too short."""
+        if self._config.rewriter == "rules":
+            return list(drafts)
+        instruction = self._config.policy_rewrites.instruction
+        fits = [has_room(d.prompt, d.reference, tools.sampler, instruction) for d in drafts]
+        for draft, fitting in zip(drafts, fits, strict=True):
+            draft.skipped[SkipReason.REWRITE_PROMPT_TOO_LONG] += not fitting
+        return [draft for draft, fitting in zip(drafts, fits, strict=True) if fitting]
+
     def _tried(self, waiting: Sequence[_Draft], number: int, tools: SourceTools) -> list[_Draft]:
         """Give each draft a rewrite if the image refutes it; those to try once more."""
-        made = [(draft, new) for draft in waiting if (new := self._rewrite(draft, number, tools))]
-        refused = []
+        again: list[_Draft] = []
+        if self._config.rewriter == "rules":
+            made = self._rewritten_by_rules(waiting, number, tools)
+        else:
+            made, again = self._rewritten_by_policy(waiting, number, tools)
         for (draft, new), drop in zip(made, self._similarity_drops(made, tools), strict=True):
             if drop is None or drop > (self._config.min_similarity_drop or 0.0):
                 draft.rewrite, draft.similarity_drop = new, drop or 0.0
             else:
-                draft.num_unrefuted += 1
-                refused.append(draft)
-        return refused
+                draft.skipped[SkipReason.UNREFUTED_REWRITE] += 1
+                again.append(draft)
+        return again
 
-    def _rewrite(self, draft: _Draft, number: int, tools: SourceTools) -> Rewrite | None:
-        rng = random.Random(f"rewrite/{tools.seed}/{draft.prompt.prompt_id}/{number}")
-        known = self._known
-        return rewrite(
-            draft.reference, known.vocabulary, known.together, self._config.num_edits, rng
-        )
+    def _rewritten_by_rules(
+        self, waiting: Sequence[_Draft], number: int, tools: SourceTools
+    ) -> list[_Made]:
+        """What holds nothing to exchange has no rewrite, and never will."""
+        known, made = self._known, list[_Made]()
+        for draft in waiting:
+            rng = random.Random(f"rewrite/{tools.seed}/{draft.prompt.prompt_id}/{number}")
+            edits = self._config.num_edits
+            new = rewrite(draft.reference, known.vocabulary, known.together, edits, rng)
+            if new is not None:
+                made.append((draft, new))
+        return made
 
-    def _similarity_drops(
-        self, made: Sequence[tuple[_Draft, Rewrite]], tools: SourceTools
-    ) -> list[float | None]:
+    def _rewritten_by_policy(
+        self, waiting: Sequence[_Draft], number: int, tools: SourceTools
+    ) -> tuple[list[_Made], list[_Draft]]:
+        """The rewrites, and the drafts for which the policy wrote junk."""
+        prompts = [draft.prompt for draft in waiting]
+        references = [draft.reference for draft in waiting]
+        settings = self._config.policy_rewrites
+        found = write_rewrites(prompts, references, number, tools, settings)
+        both = list(zip(waiting, found, strict=True))
+        junk = [draft for draft, new in both if new is None]
+        for draft in junk:
+            draft.skipped[SkipReason.JUNK_REWRITE] += 1
+        return [(draft, new) for draft, new in both if new is not None], junk
+
+    def _similarity_drops(self, made: Sequence[_Made], tools: SourceTools) -> list[float | None]:
         """The least that a changed sentence of each rewrite fits the image worse, in 100 x cosine.
 
         None where nothing is to be checked.
@@ -187,6 +227,8 @@ class POVIDSource:
                 "povid checks its rewrites against the image, and no `similarity` is configured. "
                 "Name one, or set source.min_similarity_drop to null to use them unchecked."
             )
+        if not made:
+            return []
         images, texts, counts = [], [], []
         for draft, new in made:
             changed = _changed_sentences(draft.reference, new.text)
@@ -197,6 +239,12 @@ class POVIDSource:
         both = zip(fits[::2], fits[1::2], strict=True)
         drops = iter([100 * (before - after) for before, after in both])
         return [min((next(drops) for _ in range(count)), default=0.0) for count in counts]
+
+
+def _knowledge(config: Config) -> Knowledge:
+    assert config.vocabulary is not None, "rules have both"
+    assert config.references is not None, "rules have both"
+    return Knowledge(Path(config.vocabulary), Path(config.references))
 
 
 def _reference(prompt: Prompt) -> str:
@@ -232,13 +280,12 @@ def _tree(draft: _Draft, steps: Sequence[StepCandidate], tools: SourceTools) -> 
         )
         for number, step in enumerate(steps)
     )
-    skipped = {SkipReason.UNREFUTED_REWRITE.value: draft.num_unrefuted}
     return ResponseTree(
         prompt=draft.prompt,
         policy=tools.policy.name,
         origin="povid",
         nodes=nodes,
-        skipped={reason: count for reason, count in skipped.items() if count},
+        skipped={reason.value: count for reason, count in draft.skipped.items() if count},
     )
 
 

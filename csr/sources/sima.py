@@ -31,8 +31,9 @@ from csr.protocols import (
 )
 from csr.records import BadRecordError
 from csr.search import request_seed
-from csr.sources._critic_prompt import CRITIC_TEMPLATE, SLOTS, check_template
+from csr.sources._critic_prompt import CRITIC_TEMPLATE, OPTIONAL_SLOTS, SLOTS
 from csr.sources._sampled import WHOLE_RESPONSES, SampledResponse, tree_of_sampled
+from csr.sources._templates import check_template
 from csr.types import (
     GeneratedResponse,
     PairingResult,
@@ -67,7 +68,7 @@ class Config(ComponentConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_template(self.critic_template)
+        check_template("critic_template", self.critic_template, SLOTS, optional=OPTIONAL_SLOTS)
         return self
 
 
