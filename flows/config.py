@@ -176,6 +176,13 @@ class Recipe(ComponentConfig):
                 f"the source {name!r} asks no critic, so `critic` would have no effect. Leave it "
                 "out."
             )
+        asks = getattr(self.source.module, "needs_json_schema", None)
+        follows = getattr(self.sampler.module, "FOLLOWS_JSON_SCHEMA", False)
+        if asks is not None and asks(self.source.settings) and not follows:
+            raise ValueError(
+                f"the source {name!r} asks for responses that follow a JSON schema, which the "
+                f"sampler {self.sampler.name!r} cannot force. Set the sampler to `vllm`."
+            )
         if source.makes != self.trainer.module.READS:
             raise ValueError(
                 f"the trainer {trainer!r} learns from {self.trainer.module.READS}, and the source "

@@ -46,6 +46,9 @@ from csr.types import (
     StepRequest,
 )
 
+FOLLOWS_JSON_SCHEMA = True
+"""`GenerateSettings.json_schema` is honoured."""
+
 
 class Config(ComponentConfig):
     """Settings of the vLLM sampler."""

@@ -89,6 +89,11 @@ def build(config: Config) -> PreferenceSource:
     return POVIDSource(config)
 
 
+def needs_json_schema(config: Config) -> bool:
+    """Whether responses are asked for in a form that the sampler must force."""
+    return config.rewriter == "policy"
+
+
 def check_prompts(config: Config) -> PromptCheck:
     """Refuses prompts without a reference. DataError where the source's own files are no use."""
     if config.rewriter == "rules":

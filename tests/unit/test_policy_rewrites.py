@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,10 @@ from csr.sources._policy_rewrites import (
 )
 from csr.sources.povid import Config, build, check_prompts
 from csr.types import FinishReason, GeneratedResponse, Prompt, SkipReason, StepRequest
+from flows.config import load_recipe
 from tests.trees import POLICY, TableSimilarity, make_prompt, no_progress
 
+ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = "A red circle is at the top. A ring is below it."
 """Twelve words."""
 FALSE = "A blue circle is at the top. A ring is below it."
@@ -241,6 +244,14 @@ def test_the_rules_say_which_files_they_need_and_the_policy_needs_none() -> None
         Config(vocabulary="vocabulary.json")
     check = check_prompts(Config(rewriter="policy"))
     check(asked(), (8, 8))
+
+
+def test_a_recipe_whose_sampler_can_force_no_form_is_refused_as_it_is_read() -> None:
+    path, policy = ROOT / "recipes/povid_tiny.yaml", "source.rewriter=policy"
+    assert load_recipe(path, (policy,)).sampler.name == "vllm"
+    assert load_recipe(path, ("sampler=transformers",)).sampler.name == "transformers"
+    with pytest.raises(ConfigError, match="sampler 'transformers' cannot force"):
+        load_recipe(path, (policy, "sampler=transformers"))
 
 
 @pytest.mark.parametrize(
