@@ -107,6 +107,11 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def _key(document: dict[Any, Any], name: str) -> str | int:
+    """The key that `name` stands for: iterations are numbers in YAML, and texts in JSON."""
+    return int(name) if name.isdecimal() and int(name) in document else name
+
+
 def apply_override(document: dict[str, Any], override: str) -> None:
     """Set what `a.b=value` says. ConfigError where that cannot be."""
     dotted, equals, text = override.partition("=")
@@ -116,7 +121,8 @@ def apply_override(document: dict[str, Any], override: str) -> None:
             f"--set {shown(override)} is not of the form a.b=value. Write, for example, "
             "--set reward.image_weight=0.5."
         )
-    for key in parents:
+    for name in parents:
+        key = _key(document, name)
         if document.get(key) is None:
             document[key] = {}
         document = document[key]

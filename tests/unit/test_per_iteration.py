@@ -62,6 +62,15 @@ def test_a_rerun_follows_the_settings_of_its_iteration(csr: Csr, tmp_path: Path)
     assert digests[0] == digests[1]
 
 
+def test_one_iterations_settings_can_be_overridden(csr: Csr, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "data", per_iteration={2: {"trainer": {"num_epochs": 3}}})
+    home = tmp_path / "home"
+    override = ("--set", "per_iteration.2.trainer.num_epochs=4")
+    assert csr("run", recipe, "--home", home, "--run-id", RUN, *override).status == 0
+    config = RunStore(home).attempt(RUN, 2).manifest.read().config
+    assert config["trainer"]["num_epochs"] == 4
+
+
 @pytest.mark.parametrize(
     ("per_iteration", "message"),
     [
