@@ -107,7 +107,7 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _key(document: dict[Any, Any], name: str) -> str | int:
+def _key(document: dict[Any, Any], name: str) -> Any:
     """The key that `name` stands for: iterations are numbers in YAML, and texts in JSON."""
     return int(name) if name.isdecimal() and int(name) in document else name
 
