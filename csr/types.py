@@ -266,6 +266,8 @@ class PairingResult:
     """`SkipReason` -> number of prompts that yield neither pair nor demonstration."""
     demonstrations: tuple[Demonstration, ...] = ()
     """Of the trees' prompts, each with the prompt's own id."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """What else the source can tell of these trees, by metric name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

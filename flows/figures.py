@@ -41,6 +41,7 @@ def pair_figures(result: PairingResult, num_prompts: int) -> dict[str, float]:
         "num_prompts": num_prompts,
         "num_pairs": len(pairs),
         "equal_share": _num_equal(result) / num_prompts,
+        **result.figures,
     }
     if not pairs:
         return counts

@@ -19,6 +19,8 @@ from csr.samplers._loading import check_complete
 from csr.samplers._shared import ImageCache, decoded, eos_token_ids, image_identity
 from csr.types import PolicyRef, Prompt
 
+_MAX_KEPT_PROMPTS = 4096
+"""Prompts whose token ids are kept: where each has a text of its own, all would fill memory."""
 _NEVER = -100.0
 """Logit bias of image and video markers. Raw log-probabilities are taken before it."""
 
@@ -122,6 +124,8 @@ class ServedPolicy:
             self._image_sizes[identity] = self._images.load(prompt.image).size
         key = (prompt.text, self._image_sizes[identity])
         if key not in self._expanded_ids:
+            if len(self._expanded_ids) >= _MAX_KEPT_PROMPTS:
+                self._expanded_ids.clear()
             image = self._images.load(prompt.image)
             inputs = rendering.expanded_inputs(self._processor, [prompt.text], [image])
             self._expanded_ids[key] = list(inputs["input_ids"][0])
@@ -172,6 +176,8 @@ class ServedPolicy:
         """The prompt's ids with its image, if any, as one placeholder."""
         key = (text, with_image)
         if key not in self._prompt_ids:
+            if len(self._prompt_ids) >= _MAX_KEPT_PROMPTS:
+                self._prompt_ids.clear()
             self._prompt_ids[key] = rendering.prompt_token_ids(
                 self._processor, text, with_image=with_image
             )

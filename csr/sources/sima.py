@@ -147,7 +147,12 @@ class SIMASource:
         skipped = Counter(result.skipped)
         skipped.update(reason.value for reason in reasons.values() if reason is not None)
         others = [r for tree in refused for r, _ in complete_responses(tree, WHOLE_RESPONSES)]
-        return replace(result, responses=(*result.responses, *others), skipped=dict(skipped))
+        return replace(
+            result,
+            responses=(*result.responses, *others),
+            skipped=dict(skipped),
+            figures=_critic_figures(trees),
+        )
 
     def _respond(
         self, prompts: Sequence[Prompt], tools: SourceTools, temperature: float
@@ -253,3 +258,21 @@ def _refusal(tree: ResponseTree) -> SkipReason | None:
     if max(node.score.reward for node in tree.nodes) < NUM_ORDERS:
         return SkipReason.DISAGREEING_VERDICTS
     return None
+
+
+def _critic_figures(trees: Sequence[ResponseTree]) -> dict[str, float]:
+    """What the critic's verdicts are worth; each share is 0 where there is none to count.
+
+    `first_place_share` is 0.5 for a critic that does not mind the order.
+    """
+    judged = [tree.nodes for tree in trees if tree.nodes[0].score.breakdown["judged"]]
+    malformed = [nodes[0].score.breakdown["malformed_verdicts"] for nodes in judged]
+    first = sum(nodes[0].score.breakdown["first_place_verdicts"] for nodes in judged)
+    whole = [nodes for nodes, lost in zip(judged, malformed, strict=True) if not lost]
+    split = sum(max(node.score.reward for node in nodes) < NUM_ORDERS for nodes in whole)
+    num_verdicts = NUM_ORDERS * len(judged)
+    return {
+        "malformed_verdict_share": sum(malformed) / max(num_verdicts, 1),
+        "disagreeing_verdict_share": split / max(len(whole), 1),
+        "first_place_share": first / max(num_verdicts - sum(malformed), 1),
+    }

@@ -11,6 +11,7 @@ from csr.records import BadRecordError
 from csr.sources import sima
 from csr.types import FinishReason, GeneratedResponse, Prompt, ResponseTree, SkipReason, StepRequest
 from flows.config import SourceChoice
+from flows.figures import pair_figures
 from flows.validation import validate
 from tests.trees import POLICY, make_prompt, no_progress
 
@@ -124,6 +125,32 @@ def test_what_the_critic_said_is_kept_beside_the_responses() -> None:
     assert tree.nodes[0].score.breakdown == {
         "likelihood": -0.5, "judged": 1.0, "malformed_verdicts": 0.0, "first_place_verdicts": 2.0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "malformed", "disagreeing", "first"),
+    [
+        (("[[2]]", "[[1]]"), 0, 0, 1 / 2),  # one response, in both places
+        (("[[1]]", "[[1]]"), 0, 1, 1),  # the first place, whoever has it
+        (("[[1]]", "none"), 1 / 2, 0, 1),
+        (("none", "[[2]]"), 1 / 2, 0, 0),
+        (("none", "none"), 1, 0, 0),
+    ],
+)
+def test_what_the_critic_is_worth_is_told(
+    verdicts: tuple[str, str], malformed: float, disagreeing: float, first: float
+) -> None:
+    result = paired(Judge(verdicts))
+    assert result.figures == {
+        "malformed_verdict_share": malformed,
+        "disagreeing_verdict_share": disagreeing,
+        "first_place_share": first,
+    }
+    assert pair_figures(result, 1).items() >= result.figures.items()
+
+
+def test_a_critic_that_was_not_asked_has_no_figures_to_divide_by() -> None:
+    assert set(paired(Judge(("[[1]]", "[[2]]"), room=0)).figures.values()) == {0}
 
 
 def test_equal_responses_are_not_judged() -> None:
