@@ -73,11 +73,12 @@ def line_chart(
     x_label: str,
     note: str = "",
     from_zero: bool = False,
+    whole_x: bool = True,
 ) -> Chart | None:
     """Lines over a common x; None where no point is finite.
 
     `from_zero` starts the y axis at 0, so that a small change does not look like a large
-    one. x is a count (iterations, steps), so its ticks are whole.
+    one. `whole_x`: x is a count (iterations, steps), so its ticks are whole.
     """
     cleaned = [_finite(each) for each in series]
     cleaned = [each for each in cleaned if each.points]
@@ -91,7 +92,7 @@ def line_chart(
         y_low = min(0.0, *(y for each in cleaned for _, y in each.points))
         y_high = 1.0 if y_low == y_high == 0 else y_high  # nothing but zeros lies on the axis
     y_ticks = nice_ticks(y_low, y_high, cover=True)
-    x_ticks = nice_ticks(min(xs), max(xs), whole=True)
+    x_ticks = nice_ticks(min(xs), max(xs), whole=whole_x)
     x_scale = _Scale(min(xs), max(xs), LEFT + 8, RIGHT - 8)
     y_scale = _Scale(y_ticks[0], y_ticks[-1], BOTTOM, TOP)
     return Chart(

@@ -106,6 +106,7 @@ def compare(
     *run_ids: str,
     control: str | None = None,
     markdown: Annotated[bool, Parameter(negative="")] = False,
+    plot: Path | None = None,
     common: Common = Common(),
 ) -> int:
     """Compare runs: mean and spread over the seeds of each recipe name.
@@ -118,11 +119,17 @@ def compare(
         Recipe name that every other one is also held against, such as random pairs.
     markdown
         Print Markdown instead of a table for the terminal.
+    plot
+        SVG file to write: hallucination against recall, iteration by iteration.
     """
     from flows import comparison_views as views
     from flows.comparison import compare as compare_stored
+    from flows.pareto import pareto_svg
+    from storage.atomic import write_text
 
     comparison = compare_stored(common.home, run_ids, control)
+    if plot is not None:
+        write_text(plot, pareto_svg(comparison))
     if common.json:
         return print_json(views.to_json(comparison))
     if markdown:

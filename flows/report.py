@@ -10,13 +10,13 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from csr.gates import Verdict
 from flows.charts import Chart, Series, histogram, line_chart
 from flows.compare import RunMetrics, compare_runs
 from flows.metric_names import DISTRIBUTIONS, HEADLINE_GROUP, METRICS, Metric
+from flows.templating import templates
 from flows.thumbnails import thumbnail_uri
 
 _MEBIBYTE = 1024**2
@@ -132,16 +132,8 @@ def iteration_plots(data: ReportData) -> dict[str, str]:
 
 @functools.cache
 def _templates() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": format_figure, "change": format_change}
+    environment = templates().overlay()
+    environment.filters = environment.filters | {"figure": format_figure, "change": format_change}
     return environment
 
 

@@ -1,12 +1,14 @@
 import json
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
-from csr.errors import ConfigError
+from csr.errors import ConfigError, DataError
 from flows.compare import RunMetrics, Spread, compare_runs
 from flows.comparison_views import cell, to_json, to_markdown, to_rich
 from flows.matched_recall import chair_s_at
+from flows.pareto import pareto_chart, pareto_svg
 
 
 def figures(chair_s: float, recall: float, sentences: float) -> dict[str, float]:
@@ -208,3 +210,21 @@ def test_matched_recall_is_told_for_each_configuration() -> None:
 def test_what_was_spent_is_told_in_whole_numbers() -> None:
     spread = Spread(mean=12345.6, min=1000.0, max=20000.0, count=2)
     assert cell(spread) == "12,346 (1,000-20,000)"
+
+
+def test_the_plot_draws_each_configuration_from_the_base_on() -> None:
+    chart = pareto_chart(compare_runs(CSR + RANDOM))
+    assert chart is not None
+    assert [line.label for line in chart.series] == ["csr", "random"]
+    base, first, last = chart.series[0].points  # recall .90, .90, .90; chair_s .40, .25, .15
+    assert base[1] < first[1] < last[1]  # y points down
+    assert chart.series[1].points[0] == base
+    picture = ElementTree.fromstring(pareto_svg(compare_runs(CSR + RANDOM)))
+    names = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert names[-2:] == ["csr", "random"]
+
+
+def test_there_is_no_plot_without_both_figures() -> None:
+    alone = RunMetrics(label="a", seed=1, base={"recall": 0.9}, iterations=[{"recall": 0.9}])
+    with pytest.raises(DataError, match="nothing to plot"):
+        pareto_svg(compare_runs([alone]))

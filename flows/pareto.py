@@ -1,0 +1,49 @@
+"""`csr compare --plot`: hallucination against recall, where lower and further right is better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from csr.errors import DataError
+from flows.charts import Chart, Series, line_chart
+from flows.compare import BASE_LABEL, Comparison, Row
+from flows.templating import templates
+
+
+def pareto_svg(comparison: Comparison) -> str:
+    """The picture, as SVG. DataError where no configuration has both figures."""
+    chart = pareto_chart(comparison)
+    if chart is None:
+        raise DataError(
+            "There is nothing to plot: none of the runs has both `chair_s` and `recall` after an "
+            "iteration. They come from the benchmark `captions` with a vocabulary."
+        )
+    picture: str = templates().get_template("pareto.svg.j2").render(chart=chart)
+    return picture
+
+
+def pareto_chart(comparison: Comparison) -> Chart | None:
+    """One path a configuration, from its base over its iterations; means over runs."""
+    bases = {row.label: row for row in comparison.rows if row.iteration == 0}
+    paths: dict[str, list[Row]] = {}
+    for row in comparison.rows:
+        if row.iteration > 0:
+            start = bases.get(row.label) or bases.get(BASE_LABEL)
+            paths.setdefault(row.label, [start] if start else []).append(row)
+    series = [Series(label=label, points=_points(rows)) for label, rows in paths.items()]
+    return line_chart(
+        "CHAIR_s against recall",
+        [each for each in series if each.points],
+        x_label="recall",
+        note="each path starts at the base; every dot is an iteration",
+        from_zero=True,
+        whole_x=False,
+    )
+
+
+def _points(rows: Sequence[Row]) -> list[tuple[float, float]]:
+    return [
+        (row.metrics["recall"].mean, row.metrics["chair_s"].mean)
+        for row in rows
+        if {"recall", "chair_s"} <= row.metrics.keys()
+    ]
