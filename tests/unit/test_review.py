@@ -150,7 +150,7 @@ def test_people_see_what_the_policy_was_asked(tmp_path: Path) -> None:
     with pytest.raises(VerdictsWanted):
         run_plainly(request)
     asked = {each.prompt.text for each in open_desk(tmp_path / "home", "mine/01").responses}
-    assert asked == {"Describe the image. The answer: red. Why?"}
+    assert asked == {"Describe the image. The answer: red Why?"}
 
 
 def test_a_prompts_responses_come_together_and_each_once(desk: Desk) -> None:
