@@ -156,26 +156,34 @@ RESPONSES = Table(
     (_ITERATION, _PROMPT_ID, *_response_columns("", "response"), _POLICY),
 )
 
+_FOR_TRL = (
+    Column("images", IMAGES, "", "the prompt's image, for TRL; bytes null means: see path", True),
+    Column("prompt", MESSAGES, "", "the user's turn, for TRL, which adds the image marker"),
+)
+"""The image and the user's turn as TRL reads them."""
+
+_ASKED = (
+    Column("prompt_text", STRING, "", "what is asked, without image marker or template"),
+    Column("image_uri", STRING, "", "absolute path of the prompt's image"),
+    Column("image_sha256", STRING, "hex", "digest of the image file's bytes"),
+    Column("image_corruption", STRING, "", "corruption applied after decoding", True),
+    Column("reference", STRING, "", "the prompt's reference answer", True),
+    Column("dataset", STRING, "", "where the prompt comes from"),
+)
+"""The prompt, column by column."""
+
 PAIRS = Table(
     "pairs",
     1,
     ("iteration", "pair_id"),
     (
-        Column(
-            "images", IMAGES, "", "the prompt's image, for TRL; bytes null means: see path", True
-        ),
-        Column("prompt", MESSAGES, "", "the user's turn, for TRL, which adds the image marker"),
+        *_FOR_TRL,
         Column("chosen", MESSAGES, "", "the preferred assistant's turn, for TRL"),
         Column("rejected", MESSAGES, "", "the other assistant's turn, for TRL"),
         _ITERATION,
         Column("pair_id", STRING, "", "which pair"),
         _PROMPT_ID,
-        Column("prompt_text", STRING, "", "what is asked, without image marker or template"),
-        Column("image_uri", STRING, "", "absolute path of the prompt's image"),
-        Column("image_sha256", STRING, "hex", "digest of the image file's bytes"),
-        Column("image_corruption", STRING, "", "corruption applied after decoding", True),
-        Column("reference", STRING, "", "the prompt's reference answer", True),
-        Column("dataset", STRING, "", "where the prompt comes from"),
+        *_ASKED,
         *_response_columns("chosen_", "chosen"),
         *_response_columns("rejected_", "rejected"),
         Column("margin", REAL, "reward", "chosen_reward - rejected_reward"),
@@ -207,20 +215,12 @@ DEMONSTRATIONS = Table(
     1,
     ("iteration", "demonstration_id"),
     (
-        Column(
-            "images", IMAGES, "", "the prompt's image, for TRL; bytes null means: see path", True
-        ),
-        Column("prompt", MESSAGES, "", "the user's turn, for TRL, which adds the image marker"),
+        *_FOR_TRL,
         Column("completion", MESSAGES, "", "the assistant's turn to imitate, for TRL"),
         _ITERATION,
         Column("demonstration_id", STRING, "", "which demonstration"),
         _PROMPT_ID,
-        Column("prompt_text", STRING, "", "what is asked, without image marker or template"),
-        Column("image_uri", STRING, "", "absolute path of the prompt's image"),
-        Column("image_sha256", STRING, "hex", "digest of the image file's bytes"),
-        Column("image_corruption", STRING, "", "corruption applied after decoding", True),
-        Column("reference", STRING, "", "the prompt's reference answer", True),
-        Column("dataset", STRING, "", "where the prompt comes from"),
+        *_ASKED,
         Column("text", STRING, "", "the response to imitate"),
         Column("token_ids", TOKENS, "token ids", "as sampled; null: not sampled", True),
         Column("weight", REAL, "1", "of its loss"),
