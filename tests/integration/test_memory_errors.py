@@ -12,7 +12,7 @@ from csr.errors import EngineLost
 from csr.protocols import GenerateSettings
 from csr.rendering import load_processor
 from csr.samplers import _transformers_batch, transformers
-from csr.trainers import dpo
+from csr.trainers import _adapter_trainer, dpo
 from csr.trainers._processes import _raise_own_error
 from csr.types import StepRequest
 from rewards.similarity.clip import ClipSimilarity
@@ -59,7 +59,7 @@ def test_trainer(llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             progress=no_progress,
         )
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(dpo, "response_logprobs", run_out)
+    monkeypatch.setattr(_adapter_trainer, "response_logprobs", run_out)
     with pytest.raises(EngineLost, match="while scoring"):
         trainer.score(str(llava), [pairs[0].prompt], [(5, 6)])
 
