@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from csr.types import PairingResult, ResponseTree, SkipReason
@@ -40,6 +41,7 @@ def pair_figures(result: PairingResult, num_prompts: int) -> dict[str, float]:
     counts: dict[str, float] = {
         "num_prompts": num_prompts,
         "num_pairs": len(pairs),
+        **_demonstration_counts(result),
         "equal_share": _num_equal(result) / num_prompts,
         **result.figures,
     }
@@ -55,6 +57,15 @@ def pair_figures(result: PairingResult, num_prompts: int) -> dict[str, float]:
         "mean_chosen_tokens": _mean(pair.chosen.num_tokens for pair in pairs),
         "mean_rejected_tokens": _mean(pair.rejected.num_tokens for pair in pairs),
     }
+
+
+def _demonstration_counts(result: PairingResult) -> dict[str, float]:
+    """How many there are of each kind; nothing where a source makes pairs."""
+    kinds = Counter(each.kind for each in result.demonstrations)
+    if not kinds:
+        return {}
+    counts = {f"num_{kind}_demonstrations": float(count) for kind, count in kinds.items()}
+    return {"num_demonstrations": float(kinds.total())} | counts
 
 
 def _num_equal(result: PairingResult) -> int:

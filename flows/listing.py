@@ -16,7 +16,7 @@ from storage.manifest import IterationManifest
 from storage.run_store import RunRecord, RunStore
 from storage.tables import content_sha256, count_rows, read_table, table_files
 
-TABLES = ("nodes", "responses", "pairs")
+TABLES = ("nodes", "annotations", "responses", "pairs", "demonstrations")
 
 HEADLINE_METRICS = (
     "chair_s",
@@ -86,6 +86,7 @@ def iteration(home: Path, iteration_id: str) -> Json:
         "counts": {
             "prompts": int(figures.get("num_prompts", 0)),
             "pairs": int(figures.get("num_pairs", 0)),
+            "demonstrations": int(figures.get("num_demonstrations", 0)),
             "skipped": pairing.skipped if pairing else {},
             "candidates_dropped": sum_counts(stage.skipped for stage in sampled),
         },

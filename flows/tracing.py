@@ -43,6 +43,7 @@ def trace(home: Path, run_id: str, prompt_id: str, iteration: int | None = None)
                 "nodes": nodes,
                 "responses": _rows(attempt.responses, "responses", prompt_id),
                 "pairs": _rows(attempt.pairs, "pairs", prompt_id),
+                "demonstrations": _rows(attempt.demonstrations, "demonstrations", prompt_id),
             }
     raise DataError(
         f"the prompt {prompt_id!r} was not sampled in run {run_id} (iterations looked at: "
@@ -70,6 +71,10 @@ def tree(shape: Json) -> Any:
         f"{side}: {escape(pair[f'{side}_text'])}  [dim]reward {pair[f'{side}_reward']:+.2f}[/]"
         for pair in shape["pairs"]
         for side in ("chosen", "rejected")
+    ]
+    lines += [
+        f"{row['kind']}: {escape(row['text'])}  [dim]weight {row['weight']:.2f}[/]"
+        for row in shape["demonstrations"]
     ]
     return Group(root, *(lines or ["no pair"]))
 
