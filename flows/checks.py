@@ -13,7 +13,7 @@ from csr.prompts import LoadedPrompts, PromptCheck, load_prompts
 from csr.protocols import Json
 from csr.rendering import load_processor
 from csr.types import Prompt
-from flows.config import WORLD_MARK, Recipe, of_iteration
+from flows.config import WORLD_MARK, Recipe, SimilarityChoice, of_iteration
 from flows.progress import stage_progress
 from storage.atomic import require_free_space
 
@@ -43,8 +43,9 @@ def check_without_world(recipe: Recipe, home: Path) -> None:
         return  # `check_inputs` follows at once
     if WORLD_MARK not in recipe.policy.model:
         _check_model(recipe, resolve_model(recipe.policy.model))
-    if recipe.similarity is not None and WORLD_MARK not in recipe.similarity.model_dump_json():
-        _check_similarity(recipe)
+    for choice in (recipe.similarity, recipe.second_similarity):
+        if choice is not None and WORLD_MARK not in choice.model_dump_json():
+            _check_similarity(choice)
 
 
 def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
@@ -56,7 +57,9 @@ def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
     changed = {number: of_iteration(recipe, number) for number in recipe.per_iteration}
     for each in (recipe, *changed.values()):
         _check_model(each, model)
-        _check_similarity(each)
+        for choice in (each.similarity, each.second_similarity):
+            if choice is not None:
+                _check_similarity(choice)
     check_weights(sorted(model.glob("*.safetensors")))
     weight_bytes = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     needed = weight_bytes * ITERATION_BYTES_PER_WEIGHT_BYTE * recipe.num_iterations
@@ -135,10 +138,8 @@ def _prompt_check(recipe: Recipe, model: Path) -> PromptCheck:
     return check
 
 
-def _check_similarity(recipe: Recipe) -> None:
+def _check_similarity(choice: SimilarityChoice) -> None:
     """Without this, a wrong name would be found only after the base model was evaluated."""
-    if recipe.similarity is None:
-        return
-    check = getattr(recipe.similarity.module, "check", None)
+    check = getattr(choice.module, "check", None)
     if check is not None:
-        check(recipe.similarity.settings)
+        check(choice.settings)

@@ -26,7 +26,9 @@ from rewards.settings import REWARD_PRESETS
 from rewards.settings import Config as RewardConfig
 
 WORLD_MARK = "${world}"
-COMPONENT_FIELDS = ("sampler", "source", "similarity", "critic", "trainer")
+COMPONENT_FIELDS = (
+    "sampler", "source", "similarity", "second_similarity", "critic", "trainer",
+)  # fmt: skip
 C = TypeVar("C", bound=ComponentConfig)
 
 
@@ -120,6 +122,8 @@ class Recipe(ComponentConfig):
     sampler: SamplerChoice
     source: SourceChoice
     similarity: SimilarityChoice | None = None
+    second_similarity: SimilarityChoice | None = None
+    """Another image-text model beside it, which `reward.second_similarity_weight` counts."""
     reward: RewardConfig = RewardConfig()
     """Starts from the reward of the source's preset, where it names one."""
     per_iteration: dict[int, dict[str, Any]] = Field(default_factory=dict)
@@ -150,6 +154,12 @@ class Recipe(ComponentConfig):
                 "to compare image and text. Name one, or set reward.image_weight to 0."
             )
         self._check_source(source)
+        wanted = source.step_settings is not None and self.reward.second_similarity_weight > 0
+        if wanted != (self.second_similarity is not None):
+            raise ValueError(
+                "second_similarity and a reward.second_similarity_weight above 0 go together, for "
+                "sources whose steps are rewarded. Give both, or neither."
+            )
         if self.isolation == "inline" and self.stage_timeout_seconds is not None:
             raise ValueError(
                 f"stage_timeout_seconds is {self.stage_timeout_seconds}, but a stage that runs "

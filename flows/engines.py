@@ -24,6 +24,7 @@ class Engines:
         self._sampler: Sampler | None = None
         self._policy: PolicyRef | None = None
         self._similarity: Similarity | None = None
+        self._second_similarity: Similarity | None = None
 
     def sampler(self, policy: PolicyRef) -> Sampler:
         """The sampler with `policy` loaded; weights are reloaded only when they change.
@@ -45,6 +46,12 @@ class Engines:
             self._similarity = self._recipe.similarity.build()
         return self._similarity
 
+    def second_similarity(self) -> Similarity | None:
+        """The recipe's second one; None when it names none."""
+        if self._second_similarity is None and self._recipe.second_similarity is not None:
+            self._second_similarity = self._recipe.second_similarity.build()
+        return self._second_similarity
+
     def counts(self) -> Counter[str]:
         """What the sampler has done so far, by the names of `TOKEN_COUNTS`."""
         stats = self._sampler.stats() if self._sampler is not None else {}
@@ -52,10 +59,10 @@ class Engines:
 
     def close(self) -> None:
         """Free every engine. Safe to call twice."""
-        for engine in (self._sampler, self._similarity):
+        for engine in (self._sampler, self._similarity, self._second_similarity):
             if engine is not None:
                 engine.close()
-        self._sampler = self._similarity = self._policy = None
+        self._sampler = self._similarity = self._second_similarity = self._policy = None
 
 
 def tokens_spent(engines: Engines, before: Counter[str]) -> dict[str, float]:
@@ -72,7 +79,10 @@ def warm_engines(recipe: Recipe) -> Engines:
     """This process's engines for a recipe; those of another recipe are closed first."""
     key = fingerprint(
         sampler=recipe.sampler.model_dump(mode="json"),
-        similarity=recipe.similarity.model_dump(mode="json") if recipe.similarity else None,
+        similarities=[
+            choice.model_dump(mode="json") if choice else None
+            for choice in (recipe.similarity, recipe.second_similarity)
+        ],
     )
     if key not in _warm:
         close_engines()

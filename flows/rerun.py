@@ -38,9 +38,10 @@ FIXED_SETTINGS = (
 UNREAD_SETTINGS = ("isolation", "stage_timeout_seconds")
 """How the work is done, which changes nothing of what is made."""
 
+_SCORED_BY = ("seed", "sampler", "similarity", "second_similarity", "source", "reward")
 SETTINGS_READ = {
-    "measure": ("seed", "sampler", "similarity", "source", "reward", "num_statistics_prompts"),
-    "sample": ("seed", "sampler", "similarity", "source", "reward", "shard_size"),
+    "measure": (*_SCORED_BY, "num_statistics_prompts"),
+    "sample": (*_SCORED_BY, "shard_size"),
     "review": ("critic",),
     "pair": ("source", "reward"),
     "train": ("seed", "trainer", "sampler", "probe_tolerance"),

@@ -62,7 +62,9 @@ def measure(context: IterationContext, *, num_waves: int = 1) -> StageRecord | N
                 progress=progress,
                 num_captions=recipe.num_statistics_prompts,
                 num_waves=num_waves,
-                evidence=calibrated.evidence_of(recipe.reward, sampler),
+                evidence=calibrated.evidence_of(
+                    recipe.reward, sampler, context.engines.second_similarity()
+                ),
                 evidence_inputs=recipe.reward.evidence_inputs,
             )
         path = _statistics_path(context)
@@ -92,8 +94,11 @@ def sample(context: IterationContext, shard: int, *, num_waves: int = 1) -> Stag
     def work() -> StageOutcome:
         engines, before = context.engines, context.engines.counts()
         similarity, sampler = engines.similarity(), engines.sampler(context.policy)
+        second = engines.second_similarity()
         scorer = (
-            calibrated.build(recipe.reward, similarity, statistics, sampler) if rewarded else None
+            calibrated.build(recipe.reward, similarity, statistics, sampler, second)
+            if rewarded
+            else None
         )
         label = f"{context.attempt.id} sample {shard + 1}/{context.num_shards}"
         trees: list[ResponseTree] = []
@@ -202,6 +207,7 @@ def _engine_inputs(context: IterationContext) -> dict[str, Any]:
         "policy": context.policy.sha256,
         "sampler": component_inputs(recipe.sampler),
         "similarity": component_inputs(recipe.similarity),
+        "second_similarity": component_inputs(recipe.second_similarity),
         "seed": context.seed,
     }
 

@@ -28,7 +28,7 @@ from csr.protocols import Sampler, Similarity, StepScorer
 from csr.types import ResponseTree, StepGroup, StepNode, StepScore
 from rewards.likelihood import LikelihoodKind, likelihood
 from rewards.pmi import pmi
-from rewards.raw import Evidence, RawParts, measure
+from rewards.raw import Evidence, RawParts, image_text_similarity, measure
 from rewards.self_check import self_check
 from rewards.settings import EVIDENCE, Config
 from rewards.statistics import Moments, Statistics
@@ -39,6 +39,7 @@ def build(
     similarity: Similarity | None = None,
     statistics: Statistics | None = None,
     sampler: Sampler | None = None,
+    second_similarity: Similarity | None = None,
 ) -> StepScorer:
     """A scorer that measures and calibrates. ConfigError where something it needs is missing.
 
@@ -50,18 +51,22 @@ def build(
             f"image_weight is {config.image_weight}, but no similarity is configured to compare "
             "image and text. Configure one, or set image_weight to 0."
         )
-    return CalibratedScorer(config, similarity, statistics, evidence_of(config, sampler))
+    return CalibratedScorer(
+        config, similarity, statistics, evidence_of(config, sampler, second_similarity)
+    )
 
 
-def evidence_of(config: Config, sampler: Sampler | None) -> dict[str, Evidence]:
+def evidence_of(
+    config: Config, sampler: Sampler | None, second_similarity: Similarity | None = None
+) -> dict[str, Evidence]:
     """What measures the evidence that counts, by name; nothing where its weights are 0."""
-    if not config.evidence_weights:
-        return {}
-    assert sampler is not None, "evidence is asked of the policy"
-    known: dict[str, Evidence] = {
-        "pmi": partial(pmi, sampler=sampler, content_free=config.pmi_content_free),
-        "self_check": partial(self_check, sampler=sampler, config=config.self_check),
-    }
+    known: dict[str, Evidence] = {}
+    if second_similarity is not None:
+        known["second_similarity"] = partial(image_text_similarity, similarity=second_similarity)
+    if sampler is not None:
+        known["pmi"] = partial(pmi, sampler=sampler, content_free=config.pmi_content_free)
+        known["self_check"] = partial(self_check, sampler=sampler, config=config.self_check)
+    assert known.keys() >= config.evidence_weights.keys(), "whoever is asked is at hand"
     return {name: known[name] for name in config.evidence_weights}
 
 

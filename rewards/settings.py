@@ -14,7 +14,7 @@ from rewards.self_check import Config as SelfCheckConfig
 from rewards.statistics import StatisticsScope
 
 Calibration = Literal["centred", "literal", "sibling_rank"]
-EVIDENCE = ("pmi", "self_check")
+EVIDENCE = ("second_similarity", "pmi", "self_check")
 """Evidence beside similarity and likelihood: its names in a step's breakdown."""
 _ROUNDING = 1e-9
 
@@ -26,6 +26,9 @@ class Config(ComponentConfig):
     """What the parts are measured against; see that module's text."""
     image_weight: float = Field(default=0.9, ge=0, le=1)
     """λ: share of the image part (arXiv:2405.14622, section 4.1). At 0 no similarity is needed."""
+    second_similarity_weight: float = Field(default=0.0, ge=0, le=1)
+    """Share of a second image-text model, the recipe's `second_similarity`. Each is measured
+    against its own mean and deviation, so neither outvotes the other by a wider spread."""
     pmi_weight: float = Field(default=0.0, ge=0, le=1)
     """Share of the PMI part: how much better the policy predicts a sentence with the image than
     without. At 0 it is not measured; above, each level costs one more scoring pass."""
@@ -69,6 +72,7 @@ class Config(ComponentConfig):
     def _check_weights(self) -> Config:
         weights = {
             "image_weight": self.image_weight,
+            "second_similarity_weight": self.second_similarity_weight,
             "pmi_weight": self.pmi_weight,
             "self_check_weight": self.self_check_weight,
         }
@@ -84,13 +88,18 @@ class Config(ComponentConfig):
     @property
     def evidence_weights(self) -> dict[str, float]:
         """Evidence -> its share, of that which counts."""
-        weights = {"pmi": self.pmi_weight, "self_check": self.self_check_weight}
+        weights = {
+            "second_similarity": self.second_similarity_weight,
+            "pmi": self.pmi_weight,
+            "self_check": self.self_check_weight,
+        }
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     @property
     def evidence_inputs(self) -> dict[str, dict[str, Any]]:
         """Evidence -> the settings that decide its raw values, of that which counts."""
         settings: dict[str, dict[str, Any]] = {
+            "second_similarity": {},  # the model itself counts as the stage's own input
             "pmi": {"content_free": self.pmi_content_free},
             "self_check": self.self_check.model_dump(mode="json"),
         }
