@@ -219,7 +219,7 @@ def test_a_pair_whose_image_stays_as_it_is_stops_training_before_a_step(llava, t
 @pytest.mark.slow
 @pytest.mark.parametrize("terms", [RELEASED, PAPER], ids=["released", "paper"])
 def test_two_processes_train_with_terms_as_one_does(llava, tmp_path, terms):
-    """The first step says it all; later ones may tip a token that is nearly as likely as another."""
+    """In one step; later ones may tip a token that is nearly as likely as another."""
     histories = []
     for name, changes in {
         "two": {"num_processes": 2, "batch_size": 1, "gradient_checkpointing": True},
