@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from csr.errors import DataError
 from csr.protocols import GenerateSettings, Sampler
 from csr.types import Prompt, StepRequest
 
@@ -20,10 +21,20 @@ def described(
 ) -> list[Prompt]:
     """Describe-and-respond: each prompt infused with the policy's own greedy description.
 
-    `question` asks for the description; each image is described once.
+    `question` asks for the description; each image is described once. A prompt that cannot be
+    asked behind its description stays as it is.
     """
     asked = {prompt.image: replace(prompt, text=question) for prompt in prompts}
     settings = GenerateSettings(temperature=0.0, top_p=1.0, max_response_tokens=max_response_tokens)
     answers = sampler.generate([StepRequest(prompt=p) for p in asked.values()], settings)
     said = dict(zip(asked, (answer.text for answer in answers), strict=True))
-    return [infused(prompt, said[prompt.image]) for prompt in prompts]
+    both = [(prompt, infused(prompt, said[prompt.image])) for prompt in prompts]
+    return [asked if can_be_asked(asked, sampler) else prompt for prompt, asked in both]
+
+
+def can_be_asked(prompt: Prompt, sampler: Sampler) -> bool:
+    """Whether it leaves room for a response, and spells out none of the model's image markers."""
+    try:
+        return sampler.room(prompt) >= 1
+    except DataError:
+        return False

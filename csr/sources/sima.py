@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from csr.annotations import Evidence
 from csr.config import ComponentConfig
-from csr.errors import DataError
+from csr.descriptions import can_be_asked
 from csr.pairing import complete_responses, pair_trees
 from csr.prompts import PromptCheck
 from csr.protocols import (
@@ -175,7 +175,9 @@ class SIMASource:
         prompts: list[Prompt] = []
         for contest in contests:
             orders = [self._critic_prompt(contest, swapped=swapped) for swapped in (False, True)]
-            contest.asked = contest.is_open and all(_fits(prompt, sampler) for prompt in orders)
+            contest.asked = contest.is_open and all(
+                can_be_asked(prompt, sampler) for prompt in orders
+            )
             prompts += orders if contest.asked else []
         asked = [contest for contest in contests if contest.asked]
         if not asked:
@@ -221,13 +223,6 @@ def _likelier(prompts: Sequence[Prompt], sampler: Sampler) -> list[list[int | No
         preferred = int(greedy_first < sampled_first)
         verdicts.append([preferred, preferred] if greedy_first != sampled_first else [0, 1])
     return verdicts
-
-
-def _fits(prompt: Prompt, sampler: Sampler) -> bool:
-    try:
-        return sampler.room(prompt) >= 1
-    except DataError:  # a response holds what stands for an image in this model
-        return False
 
 
 def _tree(contest: _Contest, policy: str) -> ResponseTree:

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from csr.annotations import Evidence
 from csr.config import ComponentConfig, Probability
 from csr.corruptions import check_corruption
-from csr.descriptions import infused
+from csr.descriptions import can_be_asked, infused
 from csr.pairing import complete_responses, pair_trees
 from csr.prompts import PromptCheck
 from csr.protocols import (
@@ -178,12 +178,23 @@ class PreferenceStage:
     def _responses(
         self, asked: Sequence[Prompt], plain: Sequence[Prompt], tools: SourceTools
     ) -> list[GeneratedResponse]:
-        """Sampled from what is asked, scored as responses to the plain prompts."""
+        """Sampled from what is asked, scored as responses to the plain prompts.
+
+        One that does not fit behind its plain prompt, which may be the longer, counts as cut.
+        """
         responses = _respond(asked, tools, self._config)
-        logprobs = tools.sampler.score(plain, [response.token_ids for response in responses])
+        fits = [
+            len(response.token_ids) < tools.sampler.room(prompt)
+            for response, prompt in zip(responses, plain, strict=True)
+        ]
+        prompts = [prompt for prompt, fit in zip(plain, fits, strict=True) if fit]
+        token_ids = [r.token_ids for r, fit in zip(responses, fits, strict=True) if fit]
+        logprobs = iter(tools.sampler.score(prompts, token_ids))
         return [
-            replace(response, token_logprobs=values)
-            for response, values in zip(responses, logprobs, strict=True)
+            replace(response, token_logprobs=next(logprobs))
+            if fit
+            else replace(response, finish_reason=FinishReason.LENGTH)
+            for response, fit in zip(responses, fits, strict=True)
         ]
 
 
@@ -207,7 +218,16 @@ class DescriptionStage:
         return [
             tree_of_sampled(
                 prompt,
-                [SampledResponse(response=response)],
+                [
+                    SampledResponse(
+                        response=response,
+                        parts={
+                            "usable": float(
+                                can_be_asked(infused(prompt, response.text), tools.sampler)
+                            )
+                        },
+                    )
+                ],
                 policy=tools.policy.name,
                 origin="stic",
             )
@@ -217,10 +237,14 @@ class DescriptionStage:
     def pair(self, trees: Sequence[ResponseTree], evidence: Evidence) -> PairingResult:
         """The references, to be imitated with the descriptions before their questions.
 
-        A description that was cut, or says nothing, is not used.
+        A description that was cut, says nothing, or cannot stand before its question, is not used.
         """
         said = [(t, r) for t in trees for r, _ in complete_responses(t, WHOLE_RESPONSES)]
-        useful = [(t, r) for t, r in said if r.text and r.finish_reason is FinishReason.EOS]
+        useful = [
+            (t, r)
+            for t, r in said
+            if r.text and r.finish_reason is FinishReason.EOS and r.breakdown["usable"]
+        ]
         num_lost = len(trees) - len(useful)
         return PairingResult(
             pairs=(),

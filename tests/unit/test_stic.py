@@ -1,11 +1,13 @@
 """STIC: careful against misled responses, descriptions before questions, and asking with one."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from csr.annotations import Evidence
 from csr.descriptions import described, infused
+from csr.errors import DataError
 from csr.protocols import GenerateSettings, SourceTools
 from csr.records import BadRecordError
 from csr.sources import stic
@@ -39,6 +41,9 @@ class Seeing:
             )
             for request in requests
         ]
+
+    def room(self, prompt: Prompt) -> int:
+        return 100 if "longest" not in prompt.text else 2
 
     def score(self, prompts: list[Prompt], ids: list[object]) -> list[tuple[float, ...]]:
         self.scored += prompts
@@ -144,3 +149,27 @@ def test_an_image_is_described_once_and_stands_before_each_of_its_questions() ->
     assert [p.text for p in sampler.asked] == ["Tell.", "Tell."]
     assert asked == [infused(prompt, "Tell. None") for prompt in questions]
     assert (sampler.settings[0].temperature, sampler.settings[0].max_response_tokens) == (0.0, 9)
+
+
+def test_a_response_that_does_not_fit_behind_the_plain_prompt_counts_as_cut() -> None:
+    """Two tokens, and room for two in all: none is left to score the second by."""
+    prompt = replace(make_prompt("a"), text="the longest prompt")
+    sampler = Seeing()
+    source = stic.build(stic.Config(bad_prompt_share=1.0))
+    trees = source.generate([prompt, make_prompt("b")], tools(sampler))
+    assert {p.prompt_id for p in sampler.scored} == {"b"}
+    assert source.pair(trees, Evidence()).skipped == {"unfinished": 1}
+
+
+def test_a_question_that_cannot_stand_behind_its_description_is_asked_alone() -> None:
+    class Narrow(Seeing):
+        def room(self, prompt: Prompt) -> int:
+            if prompt.prompt_id == "b":
+                raise DataError("an image marker")
+            return 0 if "description" in prompt.text else 9
+
+    prompts = [make_prompt("a"), make_prompt("b")]
+    assert described(prompts, Narrow(), question="Tell.", max_response_tokens=9) == prompts
+    source = stic.build(stic.Config(stage="description"))
+    trees = source.generate([make_prompt("a", reference="x")], tools(Narrow()))
+    assert source.pair(trees, Evidence()).skipped == {"unfinished": 1}
