@@ -51,7 +51,7 @@ def answer(shape: Any, table: Callable[[Any], Any], common: Common) -> int:
 
 def print_json(shape: Any) -> int:
     """One object on one line."""
-    print(json.dumps(shape, default=str))
+    print(json.dumps(shape, default=str), flush=True)  # a reader at a pipe may wait for it
     return 0
 
 
@@ -68,5 +68,5 @@ def print_table(*renderables: Any) -> int:
 
 def say(value: object) -> int:
     """One plain line."""
-    print(value)
+    print(value, flush=True)
     return 0
