@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -36,6 +36,9 @@ def read_document(
 
 class _StrictLoader(yaml.SafeLoader):
     """Safe YAML in which a key stands once: of two values, one would go unnoticed."""
+
+    # A package that vLLM loads for structured output changes the table of the base class.
+    yaml_constructors: ClassVar[dict[Any, Any]] = dict(yaml.SafeLoader.yaml_constructors)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As the base class does, after looking for repeated keys."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from csr.config import ComponentConfig, Location, locations
 from csr.errors import ConfigError
@@ -148,3 +149,15 @@ def test_a_time_limit_needs_a_process_to_end(tmp_path: Path) -> None:
     limited = load_recipe(recipe, ("stage_timeout_seconds=5", "isolation=process"))
     assert limited.stage_timeout_seconds == 5
     assert load_recipe(recipe).isolation == "inline"
+
+
+def test_dates_stay_dates_whatever_another_package_does_to_yaml(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that vLLM loads for structured output reads them as text everywhere."""
+    as_text = yaml.SafeLoader.yaml_constructors["tag:yaml.org,2002:str"]
+    tag = "tag:yaml.org,2002:timestamp"
+    monkeypatch.setitem(yaml.SafeLoader.yaml_constructors, tag, as_text)
+    (tmp_path / "recipe.yaml").write_text("name: 2024-99-99\n")
+    with pytest.raises(ConfigError, match="cannot be read as YAML"):
+        load_recipe(tmp_path / "recipe.yaml")
