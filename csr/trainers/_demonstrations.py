@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from csr.errors import DataError
-from csr.trainers._tables import read_rows
+from csr.trainers._tables import read_rows, row_image
 from csr.types import ImageRef
 
 _REQUIRED = (
@@ -58,11 +58,7 @@ def _demonstration(row: dict[str, Any]) -> TrainingDemonstration:
     return TrainingDemonstration(
         demonstration_id=row["demonstration_id"],
         prompt_text=row["prompt_text"],
-        image=ImageRef(
-            uri=row["image_uri"],
-            sha256=row["image_sha256"],
-            corruption=row.get("image_corruption"),
-        ),
+        image=row_image(row),
         text=row["text"],
         token_ids=None if row["token_ids"] is None else tuple(row["token_ids"]),
         weight=row["weight"],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from csr.corruptions import corrupted
 from csr.errors import DataError
 from csr.images import as_referred, decode_image, load_image
-from csr.trainers._tables import read_rows
+from csr.trainers._tables import read_rows, row_image
 from csr.types import ImageRef
 
 if TYPE_CHECKING:
@@ -95,11 +95,7 @@ def _pair(row: dict[str, Any]) -> TrainingPair:
     return TrainingPair(
         pair_id=row["pair_id"],
         prompt_text=row["prompt_text"],
-        image=ImageRef(
-            uri=row["image_uri"],
-            sha256=row["image_sha256"],
-            corruption=row.get("image_corruption"),
-        ),
+        image=row_image(row),
         image_bytes=_embedded_bytes(row["images"]),
         chosen_token_ids=tuple(row["chosen_token_ids"]),
         rejected_token_ids=tuple(row["rejected_token_ids"]),

@@ -19,6 +19,7 @@ from csr.trainers._arguments import (
 from csr.trainers._batches import COMPLETION_MASK, response_batch
 from csr.trainers._demonstrations import TrainingDemonstration
 from csr.trainers._resumable import Resumable
+from csr.trainers._watch import Watched
 
 if TYPE_CHECKING:
     from csr.trainers._checkpoints import Checkpoints
@@ -122,7 +123,7 @@ def response_losses(logits: Any, token_ids: Any, mask: Any) -> Any:
 def _trainer_class() -> Any:
     from trl import SFTTrainer
 
-    class WatchedSFTTrainer(Resumable, SFTTrainer):  # type: ignore[misc]  # TRL has no types
+    class WatchedSFTTrainer(Resumable, Watched, SFTTrainer):  # type: ignore[misc]  # TRL has no types
         """SFTTrainer with weights, that reports to a `TrainingWatch` and to nobody else."""
 
         def __init__(
@@ -132,9 +133,6 @@ def _trainer_class() -> Any:
             super().__init__(**kwargs)
             # Ours is a mean over rows: without this, Trainer would take it for a sum over tokens.
             self.model_accepts_loss_kwargs = False
-
-        def _send_telemetry(self) -> None:
-            pass
 
         def compute_loss(
             self,
@@ -152,10 +150,5 @@ def _trainer_class() -> Any:
             self._metrics["train"]["negative_logprob"].append(unweighted)
             self.watch.batch(self.state.global_step + 1, rows, loss.item())
             return loss
-
-        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-            super().log(logs, start_time)
-            if "loss" in logs:
-                self.watch.step(self.state.global_step, logs)
 
     return WatchedSFTTrainer

@@ -8,6 +8,7 @@ from typing import Any
 
 from csr.errors import DataError
 from csr.files import file_sha256
+from csr.types import ImageRef
 
 
 def read_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> list[dict[str, Any]]:
@@ -16,6 +17,15 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> l
     DataError where a file cannot be read or lacks a required column.
     """
     return [row for file in _files(path) for row in _read_file(file, required, optional)]
+
+
+def row_image(row: dict[str, Any]) -> ImageRef:
+    """The image that a row names."""
+    return ImageRef(
+        uri=row["image_uri"],
+        sha256=row["image_sha256"],
+        corruption=row.get("image_corruption"),
+    )
 
 
 def data_sha256(path: Path) -> list[str]:

@@ -16,6 +16,7 @@ from csr.trainers._batches import CORRUPTED, PAIR_ROWS, REFERENCE_COLUMNS, PairC
 from csr.trainers._image_loss import loss_with_image_terms, reference_columns
 from csr.trainers._image_passes import Recording
 from csr.trainers._resumable import Resumable
+from csr.trainers._watch import Watched
 
 if TYPE_CHECKING:
     from csr.trainers._checkpoints import Checkpoints
@@ -108,7 +109,7 @@ def cache_reference(trainer: Any, collator: PairCollator, batch_size: int) -> No
 def _trainer_class() -> Any:
     from trl import DPOTrainer
 
-    class WatchedDPOTrainer(Resumable, DPOTrainer):  # type: ignore[misc]  # TRL has no types
+    class WatchedDPOTrainer(Resumable, Watched, DPOTrainer):  # type: ignore[misc]  # TRL has no types
         """DPOTrainer that reports to a `TrainingWatch` and to nobody else."""
 
         def __init__(
@@ -120,9 +121,6 @@ def _trainer_class() -> Any:
         ) -> None:
             self.watch, self.checkpoints, self.image_terms = watch, checkpoints, image_terms
             super().__init__(**kwargs)
-
-        def _send_telemetry(self) -> None:
-            pass
 
         def compute_loss(
             self,
@@ -140,10 +138,5 @@ def _trainer_class() -> Any:
                 loss = loss_with_image_terms(self, model, inputs, text_loss)
             self.watch.batch(self.state.global_step + 1, rows, loss.item())
             return loss
-
-        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-            super().log(logs, start_time)  # adds TRL's figures of the step to `logs`
-            if "loss" in logs:
-                self.watch.step(self.state.global_step, logs)
 
     return WatchedDPOTrainer

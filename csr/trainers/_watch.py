@@ -107,5 +107,23 @@ class TrainingWatch:
         return f"{', '.join(names[:8])}{rest}"
 
 
+class Watched:
+    """Goes before a trainer of TRL's among a class's bases: it reports to its watch, and to nobody
+    else.
+    """
+
+    watch: TrainingWatch
+    state: Any
+
+    def _send_telemetry(self) -> None:
+        pass
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's own, then the watch's."""
+        super().log(logs, start_time)  # type: ignore[misc]  # adds the step's figures to `logs`
+        if "loss" in logs:
+            self.watch.step(self.state.global_step, logs)
+
+
 def _finite(values: Sequence[float]) -> bool:
     return all(math.isfinite(value) for value in values)
