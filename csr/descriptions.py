@@ -17,16 +17,27 @@ def infused(prompt: Prompt, description: str) -> Prompt:
 
 
 def described(
-    prompts: Sequence[Prompt], sampler: Sampler, *, question: str, max_response_tokens: int
+    prompts: Sequence[Prompt],
+    sampler: Sampler,
+    *,
+    question: str,
+    max_response_tokens: int,
+    batch_size: int,
 ) -> list[Prompt]:
     """Describe-and-respond: each prompt infused with the policy's own greedy description.
 
-    `question` asks for the description; each image is described once. A prompt that cannot be
+    `question` asks for the description; each image is described once, `batch_size`
+    images at a time. A prompt that cannot be
     asked behind its description stays as it is.
     """
     asked = {prompt.image: replace(prompt, text=question) for prompt in prompts}
     settings = GenerateSettings(temperature=0.0, top_p=1.0, max_response_tokens=max_response_tokens)
-    answers = sampler.generate([StepRequest(prompt=p) for p in asked.values()], settings)
+    requests = [StepRequest(prompt=prompt) for prompt in asked.values()]
+    answers = [
+        answer
+        for start in range(0, len(requests), batch_size)
+        for answer in sampler.generate(requests[start : start + batch_size], settings)
+    ]
     said = dict(zip(asked, (answer.text for answer in answers), strict=True))
     both = [(prompt, infused(prompt, said[prompt.image])) for prompt in prompts]
     return [asked if can_be_asked(asked, sampler) else prompt for prompt, asked in both]

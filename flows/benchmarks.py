@@ -71,7 +71,7 @@ def _run_benchmark(
     with stage_progress(f"{context.attempt.id} evaluate {choice.name}") as progress:
         sampler = context.engines.sampler(policy)
         size = wave_size(context.recipe.shard_size, num_waves)
-        prompts = _asked(benchmark, sampler)
+        prompts = _asked(benchmark, sampler, size)
         for start in range(0, len(prompts), size):
             batch = [StepRequest(prompt=prompt, seed=0) for prompt in prompts[start : start + size]]
             responses += sampler.generate(batch, settings)
@@ -88,7 +88,7 @@ def _run_benchmark(
     return path, benchmark.evaluate(responses, logprobs)
 
 
-def _asked(benchmark: Benchmark, sampler: Sampler) -> Sequence[Prompt]:
+def _asked(benchmark: Benchmark, sampler: Sampler, batch_size: int) -> Sequence[Prompt]:
     """The benchmark's prompts, with the policy's own descriptions where they are wanted."""
     if benchmark.describe_first is None:
         return benchmark.prompts()
@@ -97,4 +97,5 @@ def _asked(benchmark: Benchmark, sampler: Sampler) -> Sequence[Prompt]:
         sampler,
         question=benchmark.describe_first,
         max_response_tokens=MAX_DESCRIPTION_TOKENS,
+        batch_size=batch_size,
     )

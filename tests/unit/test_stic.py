@@ -145,10 +145,10 @@ def test_an_image_is_described_once_and_stands_before_each_of_its_questions() ->
     sampler = Seeing()
     one, other = make_prompt("a"), make_prompt("b")
     questions = [one, other, one]
-    asked = described(questions, sampler, question="Tell.", max_response_tokens=9)
+    asked = described(questions, sampler, question="Tell.", max_response_tokens=9, batch_size=1)
     assert [p.text for p in sampler.asked] == ["Tell.", "Tell."]
     assert asked == [infused(prompt, "Tell. None") for prompt in questions]
-    assert (sampler.settings[0].temperature, sampler.settings[0].max_response_tokens) == (0.0, 9)
+    assert [(s.temperature, s.max_response_tokens) for s in sampler.settings] == [(0.0, 9)] * 2
 
 
 def test_a_response_that_does_not_fit_behind_the_plain_prompt_counts_as_cut() -> None:
@@ -169,7 +169,10 @@ def test_a_question_that_cannot_stand_behind_its_description_is_asked_alone() ->
             return 0 if "description" in prompt.text else 9
 
     prompts = [make_prompt("a"), make_prompt("b")]
-    assert described(prompts, Narrow(), question="Tell.", max_response_tokens=9) == prompts
+    assert (
+        described(prompts, Narrow(), question="Tell.", max_response_tokens=9, batch_size=8)
+        == prompts
+    )
     source = stic.build(stic.Config(stage="description"))
     trees = source.generate([make_prompt("a", reference="x")], tools(Narrow()))
     assert source.pair(trees, Evidence()).skipped == {"unfinished": 1}
