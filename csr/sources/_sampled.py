@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from csr.pairing import PairingSettings
+from csr.pairing import PairingSettings, pair_trees
 from csr.types import (
     GeneratedResponse,
+    PairingResult,
     Prompt,
     ResponseTree,
     SkipReason,
@@ -80,3 +81,12 @@ WHOLE_RESPONSES = PairingSettings(
     max_steps=1,
 )
 """How responses that were sampled whole are paired: the best against the worst, unfiltered."""
+
+
+def pair_whole(trees: Sequence[ResponseTree], max_length_difference: float) -> PairingResult:
+    """The best response of each prompt against its worst, where their lengths are near enough.
+
+    The difference is in tokens, over the longer of the two.
+    """
+    settings = replace(WHOLE_RESPONSES, max_length_difference=max_length_difference)
+    return pair_trees(trees, settings)

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from csr.annotations import AnnotationVerdict, Evidence, agreed_verdicts
 from csr.config import ComponentConfig, Location
-from csr.pairing import complete_responses, pair_trees
+from csr.pairing import complete_responses
 from csr.prompts import PromptCheck
 from csr.protocols import (
     GenerateSettings,
@@ -30,7 +30,12 @@ from csr.protocols import (
 )
 from csr.records import BadRecordError, prompt_id, read_entries, text_field
 from csr.search import request_seed
-from csr.sources._sampled import WHOLE_RESPONSES, SampledResponse, tree_of_sampled
+from csr.sources._sampled import (
+    WHOLE_RESPONSES,
+    SampledResponse,
+    pair_whole,
+    tree_of_sampled,
+)
 from csr.types import (
     REPLAY,
     Demonstration,
@@ -75,6 +80,8 @@ class Config(ComponentConfig):
     the paper's code, or 1 where nothing is replayed."""
     makes: TrainingTable = "demonstrations"
     """`pairs` compares accepted with refused rationales instead; nothing is replayed then."""
+    max_length_difference: float = Field(default=1.0, ge=0, le=1)
+    """Of `pairs`: largest difference in tokens, over the longer rationale; 1 keeps every pair."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -170,7 +177,8 @@ class ILLUMESource:
         """Demonstrations from what the critic accepts, now and earlier; or pairs."""
         decisions = agreed_verdicts(evidence.annotations)
         if self.makes == "pairs":
-            return pair_trees([_rewarded(tree, decisions) for tree in trees], WHOLE_RESPONSES)
+            rewarded = [_rewarded(tree, decisions) for tree in trees]
+            return pair_whole(rewarded, self._config.max_length_difference)
         responses = [r for tree in trees for r, _ in complete_responses(tree, WHOLE_RESPONSES)]
         rationales = self._rationales(trees, responses, decisions, evidence.earlier)
         explained = {each.prompt.prompt_id for each in rationales}

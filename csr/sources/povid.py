@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
@@ -23,7 +23,6 @@ from pydantic import Field, model_validator
 from csr.annotations import Evidence
 from csr.config import ComponentConfig, Location
 from csr.errors import ConfigError
-from csr.pairing import pair_trees
 from csr.prompts import PromptCheck
 from csr.protocols import PreferenceSource, SourceTools, StepSettings, TrainingTable
 from csr.records import BadRecordError
@@ -34,7 +33,7 @@ from csr.sources._policy_rewrites import (
     write_rewrites,
 )
 from csr.sources._rewrites import Knowledge, Rewrite, rewrite
-from csr.sources._sampled import WHOLE_RESPONSES
+from csr.sources._sampled import pair_whole
 from csr.steps import split_steps
 from csr.types import (
     FinishReason,
@@ -167,8 +166,7 @@ class POVIDSource:
 
     def pair(self, trees: Sequence[ResponseTree], evidence: Evidence) -> PairingResult:
         """The reference is chosen, its rewrite rejected; the margin counts the edits."""
-        longest = self._config.max_length_difference
-        return pair_trees(trees, replace(WHOLE_RESPONSES, max_length_difference=longest))
+        return pair_whole(trees, self._config.max_length_difference)
 
     def _askable(self, drafts: Sequence[_Draft], tools: SourceTools) -> list[_Draft]:
         """Drafts that the rewriter can be given; a policy's context may be too short."""

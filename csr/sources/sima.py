@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from csr.annotations import Evidence
 from csr.config import ComponentConfig
 from csr.descriptions import can_be_asked
-from csr.pairing import complete_responses, pair_trees
+from csr.pairing import complete_responses
 from csr.prompts import PromptCheck
 from csr.protocols import (
     GenerateSettings,
@@ -32,7 +32,12 @@ from csr.protocols import (
 from csr.records import BadRecordError
 from csr.search import request_seed
 from csr.sources._critic_prompt import CRITIC_TEMPLATE, OPTIONAL_SLOTS, SLOTS
-from csr.sources._sampled import WHOLE_RESPONSES, SampledResponse, tree_of_sampled
+from csr.sources._sampled import (
+    WHOLE_RESPONSES,
+    SampledResponse,
+    pair_whole,
+    tree_of_sampled,
+)
 from csr.sources._templates import check_template
 from csr.types import (
     GeneratedResponse,
@@ -65,6 +70,8 @@ class Config(ComponentConfig):
     mean log-odds of both orders, in which a liking for one place cancels; never malformed."""
     max_verdict_tokens: int = Field(default=256, ge=1)
     """Tokens of a written verdict (the paper's code: 4096, as many as its model's context)."""
+    max_length_difference: float = Field(default=1.0, ge=0, le=1)
+    """Largest difference of a pair in tokens, over the longer response; 1 keeps every pair."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -142,7 +149,7 @@ class SIMASource:
         """The response that both orders prefer against the other."""
         reasons = {tree.prompt.prompt_id: _refusal(tree) for tree in trees}
         judged = [tree for tree in trees if reasons[tree.prompt.prompt_id] is None]
-        result = pair_trees(judged, WHOLE_RESPONSES)
+        result = pair_whole(judged, self._config.max_length_difference)
         refused = [tree for tree in trees if reasons[tree.prompt.prompt_id] is not None]
         skipped = Counter(result.skipped)
         skipped.update(reason.value for reason in reasons.values() if reason is not None)

@@ -21,7 +21,7 @@ from csr.annotations import Evidence
 from csr.config import ComponentConfig, Probability
 from csr.corruptions import check_corruption
 from csr.descriptions import can_be_asked, infused
-from csr.pairing import complete_responses, pair_trees
+from csr.pairing import complete_responses
 from csr.prompts import PromptCheck
 from csr.protocols import (
     GenerateSettings,
@@ -32,7 +32,12 @@ from csr.protocols import (
 )
 from csr.records import BadRecordError
 from csr.search import request_seed
-from csr.sources._sampled import WHOLE_RESPONSES, SampledResponse, tree_of_sampled
+from csr.sources._sampled import (
+    WHOLE_RESPONSES,
+    SampledResponse,
+    pair_whole,
+    tree_of_sampled,
+)
 from csr.types import (
     Demonstration,
     FinishReason,
@@ -83,6 +88,8 @@ class Config(ComponentConfig):
         default=("resize:20", "colour_jitter:0.5:0.3"), min_length=1
     )
     """Of those images, each as often (the paper's code: 20 pixels; brightness 0.5, hue 0.3)."""
+    max_length_difference: float = Field(default=1.0, ge=0, le=1)
+    """Largest difference of a pair in tokens, over the longer response; 1 keeps every pair."""
     description_prompts: tuple[str, ...] = Field(
         default=("Describe the image.", "What does the image show?"), min_length=1
     )
@@ -161,7 +168,7 @@ class PreferenceStage:
     def pair(self, trees: Sequence[ResponseTree], evidence: Evidence) -> PairingResult:
         """The careful response against the misled one."""
         told = [tree for tree in trees if len(tree.nodes) > 1]
-        result = pair_trees(told, WHOLE_RESPONSES)
+        result = pair_whole(told, self._config.max_length_difference)
         if len(told) == len(trees):
             return result
         equal = {SkipReason.EQUAL_TEXT.value: len(trees) - len(told)}
