@@ -29,14 +29,15 @@ from prefect.runtime import flow_run
 
 from csr.gates import Verdict
 from flows import listing
+from flows.data_pages import demonstration_page, pair_page
 from flows.events import GATE_TRIPPED, STAGE_FINISHED, emit
 from flows.gating import held_reason, verdicts_of
 from flows.inert import as_code, fitting
-from flows.pair_page import pair_page
 from flows.report import iteration_plots
 from flows.report_server import report_url
 from flows.reporting import report_data
 from storage.attempt import AttemptDir
+from storage.critique import demonstrations_from_table
 from storage.rows import pairs_from_table
 from storage.run_store import RunStore
 from storage.tables import read_table, table_files
@@ -60,8 +61,8 @@ class Narrator:
         try:
             if stage == "sample":
                 self._show_progress(*shard)
-            elif stage == "pair" and table_files(self._attempt.pairs):
-                publish_pairs(self._attempt)
+            elif stage == "pair":
+                publish_training_data(self._attempt)
             elif stage == "gate":
                 self._tell_verdicts(verdicts_of(self._attempt))
                 if flow_run.parent_flow_run_id is None:  # inside a run, the run itself tells it
@@ -132,13 +133,25 @@ def publish_run(store: RunStore, run_id: str, pages: Pages) -> None:
     pages.show(_key("report", run_id), _report(store, run_id), f"Report of {run_id}")
 
 
-def publish_pairs(attempt: AttemptDir) -> None:
-    """A page of pairs with their images: what training is about to see."""
-    pairs = pairs_from_table(read_table(attempt.pairs, "pairs"))
+def publish_training_data(attempt: AttemptDir) -> None:
+    """A page of pairs or demonstrations with their images: what training is about to see."""
+    if table_files(attempt.pairs):
+        pairs = pairs_from_table(read_table(attempt.pairs, "pairs"))
+        page = pair_page(str(attempt.id), pairs, MAX_ARTIFACT_BYTES)
+        _publish_page(attempt, "pairs", page, "Preference pairs")
+    if table_files(attempt.demonstrations):
+        rows = read_table(attempt.demonstrations, "demonstrations")
+        page = demonstration_page(
+            str(attempt.id), demonstrations_from_table(rows), MAX_ARTIFACT_BYTES
+        )
+        _publish_page(attempt, "demonstrations", page, "Responses to imitate")
+
+
+def _publish_page(attempt: AttemptDir, kind: str, page: str, title: str) -> None:
     create_markdown_artifact(
-        pair_page(str(attempt.id), pairs, MAX_ARTIFACT_BYTES),
-        key=_key("pairs", attempt.id.run_id, attempt.id.iteration),
-        description=f"Preference pairs of {attempt.id}, with their images",
+        page,
+        key=_key(kind, attempt.id.run_id, attempt.id.iteration),
+        description=f"{title} of {attempt.id}, with their images",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from storage.run_store import RunStore, differing_settings
 from storage.tables import read_table, table_files
 
 NUM_SHOWN_PROMPTS = 10
-PAIR_TEXTS = ("chosen_text", "rejected_text")
+PAIR_COLUMNS = ("chosen_text", "rejected_text", "margin")
+DEMONSTRATION_COLUMNS = ("prompt_text", "text", "kind", "weight")
 
 
 def diff(home: Path, one_id: str, other_id: str) -> Json:
@@ -21,8 +23,9 @@ def diff(home: Path, one_id: str, other_id: str) -> Json:
 
     `{"attempts": [a, b], "config": {key: [x, y]}, "counts": {...}, "tables": {name: {"equal",
     "content_sha256": [x, y]}}, "pairs": {"added": [prompt ids], "removed", "changed",
-    "num_unchanged"}, "policy_equal", "policy_sha256": [x, y], "metrics": {...}}`. `config`,
-    `counts` and `metrics` list what differs alone. DataError where an attempt does not exist.
+    "num_unchanged"}, "demonstrations": {as pairs}, "policy_equal", "policy_sha256": [x, y],
+    "metrics": {...}}`. `config`, `counts` and `metrics` list what differs alone. DataError where an
+    attempt does not exist.
     """
     store = open_store(home)
     one, other = _attempt(store, one_id), _attempt(store, other_id)
@@ -33,7 +36,10 @@ def diff(home: Path, one_id: str, other_id: str) -> Json:
         "config": differing_settings(*configs),
         "counts": differing_settings(left["counts"], right["counts"]),
         "tables": _tables(left["tables"], right["tables"]),
-        "pairs": _pairs(one, other),
+        "pairs": _by_prompt(one.pairs, other.pairs, "pairs", PAIR_COLUMNS),
+        "demonstrations": _by_prompt(
+            one.demonstrations, other.demonstrations, "demonstrations", DEMONSTRATION_COLUMNS
+        ),
         "policy_equal": left["policy"]["sha256"] == right["policy"]["sha256"],
         "policy_sha256": [left["policy"]["sha256"], right["policy"]["sha256"]],
         "metrics": differing_settings(left["metrics"], right["metrics"]),
@@ -54,12 +60,21 @@ def table(shape: Json) -> Any:
         view.add_row(f"table {name}: {same}", *(_cell(d)[:16] for d in facts["content_sha256"]))
     policy = "equal" if shape["policy_equal"] else "differ"
     view.add_row(f"policy: {policy}", *(str(sha256)[:16] for sha256 in shape["policy_sha256"]))
-    for name in ("added", "removed", "changed"):
-        ids = shape["pairs"][name]
-        more = ", ..." if len(ids) > NUM_SHOWN_PROMPTS else ""
-        view.add_row(f"pairs {name}", str(len(ids)), ", ".join(ids[:NUM_SHOWN_PROMPTS]) + more)
-    view.add_row("pairs unchanged", str(shape["pairs"]["num_unchanged"]), "")
+    for name in ("pairs", "demonstrations"):
+        for row in _prompt_rows(name, shape[name]):
+            view.add_row(*row)
     return view
+
+
+def _prompt_rows(table: str, change: Json) -> list[tuple[str, str, str]]:
+    """No row of a table that neither attempt has."""
+    rows = []
+    for name in ("added", "removed", "changed"):
+        ids = change[name]
+        more = ", ..." if len(ids) > NUM_SHOWN_PROMPTS else ""
+        rows.append((f"{table} {name}", str(len(ids)), ", ".join(ids[:NUM_SHOWN_PROMPTS]) + more))
+    rows.append((f"{table} unchanged", str(change["num_unchanged"]), ""))
+    return rows if any(number != "0" for _, number, _ in rows) else []
 
 
 def _unless_unmeasured(metrics: Json) -> Json:
@@ -89,9 +104,9 @@ def _tables(left: Json, right: Json) -> Json:
     }
 
 
-def _pairs(one: AttemptDir, other: AttemptDir) -> Json:
-    """By prompt: a pair is changed where its texts or its margin are others."""
-    before, after = _texts_by_prompt(one), _texts_by_prompt(other)
+def _by_prompt(one: Path, other: Path, schema: str, columns: Sequence[str]) -> Json:
+    """A prompt is changed where a row of it has another value in one of the columns."""
+    before, after = (_values_by_prompt(path, schema, columns) for path in (one, other))
     common = before.keys() & after.keys()
     changed = sorted(key for key in common if before[key] != after[key])
     return {
@@ -102,14 +117,15 @@ def _pairs(one: AttemptDir, other: AttemptDir) -> Json:
     }
 
 
-def _texts_by_prompt(attempt: AttemptDir) -> dict[str, list[tuple[Any, ...]]]:
-    if not table_files(attempt.pairs):
+def _values_by_prompt(
+    path: Path, schema: str, columns: Sequence[str]
+) -> dict[str, list[tuple[Any, ...]]]:
+    if not table_files(path):
         return {}
-    pairs: dict[str, list[tuple[Any, ...]]] = {}
-    columns = ["prompt_id", *PAIR_TEXTS, "margin"]
-    for row in read_table(attempt.pairs, "pairs").select(columns).to_pylist():
-        pairs.setdefault(row["prompt_id"], []).append(tuple(row[name] for name in columns))
-    return pairs
+    values: dict[str, list[tuple[Any, ...]]] = {}
+    for row in read_table(path, schema).select(["prompt_id", *columns]).to_pylist():
+        values.setdefault(row["prompt_id"], []).append(tuple(row[name] for name in columns))
+    return values
 
 
 def _cell(value: Any) -> str:

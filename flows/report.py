@@ -9,13 +9,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from csr.gates import Verdict
 from flows.charts import Chart, Series, histogram, line_chart
 from flows.compare import RunMetrics, compare_runs
 from flows.metric_names import DISTRIBUTIONS, HEADLINE_GROUP, METRICS, Metric
+from flows.report_data import ReportData, ReportDemonstration, ReportExample, ReportIteration
 from flows.templating import templates
 from flows.thumbnails import thumbnail_uri
 
@@ -25,79 +24,6 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportStage:
-    """One stage, or one shard of it."""
-
-    name: str
-    status: str
-    seconds: float
-    peak_memory_bytes: int | None = None
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    """`SkipReason` -> count."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportExample:
-    """One preference pair."""
-
-    pair_id: str
-    prompt: str
-    image_path: str
-    chosen: str
-    rejected: str
-    margin: float
-    chosen_parts: Mapping[str, float] = field(default_factory=dict)
-    """Name -> value, e.g. `reward` and the breakdown."""
-    rejected_parts: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportIteration:
-    """One iteration; number 0 is the base model's evaluation."""
-
-    iteration: int
-    attempt: str
-    """E.g. "tiny-4f2a/02.1"."""
-    status: str
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    num_prompts: int = 0
-    num_pairs: int = 0
-    stages: Sequence[ReportStage] = ()
-    chosen: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Part -> one value a pair: `reward`, `likelihood`, `image_similarity`, `num_tokens`,
-    `num_steps`, ..."""
-    rejected: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    history: Sequence[Mapping[str, float]] = ()
-    """One row a logged optimiser step, with its `step`."""
-    examples: Sequence[ReportExample] = ()
-    gates: Sequence[Verdict] = ()
-    held: str = ""
-    """Why a gate holds it; empty where none does."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportData:
-    """All that a run's page shows."""
-
-    run_id: str
-    recipe: str
-    status: str
-    seed: int
-    iterations: Sequence[ReportIteration]
-    """In order, the base first."""
-    config: Mapping[str, Any]
-    """The resolved recipe."""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """Package -> version, and what else fixes the result."""
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """More lines for the head of the page, e.g. when and on what machine it ran."""
-    benchmarks: Mapping[str, str] = field(default_factory=dict)
-    """Benchmark -> what it asks and its token limit: figures depend on both."""
 
 
 def render_report(data: ReportData) -> str:
@@ -116,6 +42,7 @@ def render_report(data: ReportData) -> str:
             skips=_skips(data),
             stages=_stages(data),
             examples=_examples(data),
+            demonstrations=_demonstrations(data),
             config=_config_text(data.config),
         )
     )
@@ -296,6 +223,19 @@ def _example(example: ReportExample) -> dict[str, Any]:
     uri, problem = thumbnail_uri(example.image_path)
     parts = dict.fromkeys([*example.chosen_parts, *example.rejected_parts])
     return {"pair": example, "image": uri, "problem": problem, "parts": list(parts)}
+
+
+def _demonstrations(data: ReportData) -> list[tuple[ReportIteration, list[dict[str, Any]]]]:
+    return [
+        (iteration, [_demonstration(each) for each in iteration.demonstrations])
+        for iteration in data.iterations
+        if iteration.demonstrations
+    ]
+
+
+def _demonstration(demonstration: ReportDemonstration) -> dict[str, Any]:
+    uri, problem = thumbnail_uri(demonstration.image_path)
+    return {"shown": demonstration, "image": uri, "problem": problem}
 
 
 def _config_text(config: Mapping[str, Any]) -> str:

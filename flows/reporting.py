@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from csr.protocols import Json
-from csr.types import PreferencePair, ScoredResponse
+from csr.types import Demonstration, PreferencePair, ScoredResponse
 from flows import listing
 from flows.gating import held_reason, verdicts_of
 from flows.home import open_store
-from flows.report import ReportData, ReportExample, ReportIteration, ReportStage, render_report
+from flows.report import render_report
+from flows.report_data import (
+    ReportData,
+    ReportDemonstration,
+    ReportExample,
+    ReportIteration,
+    ReportStage,
+)
 from storage.atomic import read_json, write_text
 from storage.attempt import AttemptDir
+from storage.critique import demonstrations_from_table
 from storage.lineage import is_held
 from storage.manifest import StageRecord
 from storage.rows import pairs_from_table
@@ -68,6 +79,7 @@ def _iteration(store: RunStore, attempt: AttemptDir) -> ReportIteration:
     manifest = attempt.manifest.read()
     has_pairs = bool(table_files(attempt.pairs))
     pairs = pairs_from_table(read_table(attempt.pairs, "pairs")) if has_pairs else []
+    demonstrations = _demonstrations_of(attempt)
     pairing = manifest.stage("pair")
     figures = pairing.metrics if pairing else {}
     return ReportIteration(
@@ -77,11 +89,13 @@ def _iteration(store: RunStore, attempt: AttemptDir) -> ReportIteration:
         metrics=manifest.metrics,
         num_prompts=int(figures.get("num_prompts", 0)),
         num_pairs=int(figures.get("num_pairs", 0)),
+        num_demonstrations=Counter(each.kind for each in demonstrations),
         stages=[_stage(stage) for stage in manifest.stages],
         chosen=_parts_of_all([pair.chosen for pair in pairs]),
         rejected=_parts_of_all([pair.rejected for pair in pairs]),
         history=_history(attempt),
         examples=[_example(pair) for pair in pairs[:NUM_EXAMPLES]],
+        demonstrations=[_shown(each) for each in some_of_each_kind(demonstrations, NUM_EXAMPLES)],
         gates=verdicts_of(attempt),
         held=held_reason(attempt) if is_held(store, manifest) else "",
     )
@@ -123,6 +137,32 @@ def _history(attempt: AttemptDir) -> list[dict[str, float]]:
         return []
     history: Any = read_json(path)["history"]
     return list(history)
+
+
+def _demonstrations_of(attempt: AttemptDir) -> list[Demonstration]:
+    if not table_files(attempt.demonstrations):
+        return []
+    return demonstrations_from_table(read_table(attempt.demonstrations, "demonstrations"))
+
+
+def some_of_each_kind(demonstrations: Sequence[Demonstration], count: int) -> list[Demonstration]:
+    """`count` at most, taken from the kinds in turn, each kind in stored order."""
+    kinds: dict[str, list[Demonstration]] = {}
+    for each in demonstrations:
+        kinds.setdefault(each.kind, []).append(each)
+    rounds = zip_longest(*kinds.values())
+    return [each for turn in rounds for each in turn if each is not None][:count]
+
+
+def _shown(demonstration: Demonstration) -> ReportDemonstration:
+    return ReportDemonstration(
+        demonstration_id=demonstration.demonstration_id,
+        kind=demonstration.kind,
+        prompt=demonstration.prompt.text,
+        image_path=demonstration.prompt.image.uri,
+        text=demonstration.text,
+        weight=demonstration.weight,
+    )
 
 
 def _example(pair: PreferencePair) -> ReportExample:

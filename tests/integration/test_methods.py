@@ -4,6 +4,7 @@ The smallest tiny world, whose models know nothing: what is checked is that ever
 is accounted for, not what is learnt.
 """
 
+import html
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from csr.world.settings import Config as WorldConfig
+from flows.reporting import write_report
 from storage.manifest import IterationManifest
 from storage.run_store import RunStore
 from storage.tables import read_table
@@ -91,6 +93,16 @@ def manifest(store: RunStore, iteration: int) -> IterationManifest:
     return store.attempt(RUN, iteration).manifest.read()
 
 
+def csr(store: RunStore, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        command(*arguments, "--home", store.home, "--json"),
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
 def rows(store: RunStore, iteration: int, table: str) -> list[dict[str, Any]]:
     return read_table(store.attempt(RUN, iteration).path / table, table).to_pylist()
 
@@ -152,6 +164,27 @@ def test_illume_imitates_what_was_accepted_beside_its_answers(store: RunStore) -
     asked = {r["prompt_text"] for r in rows(store, ILLUME, "demonstrations")
              if r["kind"] == "rationale"}  # fmt: skip
     assert all(text.endswith("Yes. Describe it.") for text in asked)
+
+
+def test_a_difference_between_demonstrations_is_told_by_prompt(store: RunStore) -> None:
+    done = csr(store, "rerun", f"{RUN}/04", "--from", "pair", "--until", "pair",
+               "--set", "source.rationale_weight=3")  # fmt: skip
+    assert done["status"] == "suspended"
+    change = csr(store, "diff", f"{RUN}/04.1", f"{RUN}/04.2")["demonstrations"]
+    explained = {r["prompt_id"] for r in rows(store, ILLUME, "demonstrations")
+                 if r["kind"] == "rationale"}  # fmt: skip
+    assert set(change["changed"]) == explained
+    assert change["added"] == change["removed"] == []
+
+
+def test_the_report_shows_what_is_imitated(store: RunStore) -> None:
+    page = write_report(store.home, RUN).read_text()
+    assert "<h3>Iteration 3: " in page
+    assert "<h3>Iteration 4: " in page
+    said = next(
+        r["text"] for r in rows(store, ILLUME, "demonstrations") if r["kind"] == "rationale"
+    )
+    assert html.escape(said) in page
 
 
 def test_questions_are_asked_behind_a_description(store: RunStore) -> None:

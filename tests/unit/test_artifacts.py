@@ -16,12 +16,19 @@ from PIL import Image
 
 from csr.gates import Verdict
 from csr.images import image_ref
-from csr.types import FinishReason, ImageRef, PreferencePair, Prompt, ScoredResponse
+from csr.types import (
+    Demonstration,
+    FinishReason,
+    ImageRef,
+    PreferencePair,
+    Prompt,
+    ScoredResponse,
+)
 from flows import artifacts
 from flows.artifacts import Narrator, Pages, publish_verdicts, tell_run
+from flows.data_pages import NUM_SHOWN, demonstration_page, pair_page
 from flows.forms import IterationRequest, RunRequest
 from flows.inert import as_code, fitting
-from flows.pair_page import NUM_SHOWN_PAIRS, pair_page
 from flows.promotion import promote
 from storage.attempt import AttemptDir, IterationId
 from storage.run_store import RunStore
@@ -162,7 +169,7 @@ def test_the_page_of_pairs_has_pairs_from_all_over_the_table(tmp_path: Path) -> 
 def test_the_page_of_pairs_stays_small_whatever_is_in_it(tmp_path: Path) -> None:
     noise = [write_noise(tmp_path / f"{size}.png", size, size) for size in (90, 320, 700)]
     wide = "\U0001f600" * 100_000
-    pairs = [pair(noise[n % 3], wide, f"p{n}") for n in range(NUM_SHOWN_PAIRS)]
+    pairs = [pair(noise[n % 3], wide, f"p{n}") for n in range(NUM_SHOWN)]
     page = pair_page("r/01.1", pairs, artifacts.MAX_ARTIFACT_BYTES)
     assert 100_000 < len(page.encode()) <= artifacts.MAX_ARTIFACT_BYTES
     num_shown = len(re.findall("^## Pair", page, re.MULTILINE))
@@ -171,6 +178,26 @@ def test_the_page_of_pairs_stays_small_whatever_is_in_it(tmp_path: Path) -> None
     plain = [pair(noise[2], "a sentence of words. " * 100, f"p{n}") for n in range(8)]
     page = pair_page("r/01.1", plain, artifacts.MAX_ARTIFACT_BYTES)
     assert page.count("![image](data:image/jpeg") == 8
+
+
+def test_a_demonstration_is_shown_with_its_image_and_its_weight(tmp_path: Path) -> None:
+    Image.new("RGB", (48, 36), "red").save(tmp_path / "a.png")
+    demonstration = Demonstration(
+        demonstration_id="p/0",
+        prompt=pair(image_ref(tmp_path / "a.png"), HOSTILE).prompt,
+        text=HOSTILE,
+        token_ids=None,
+        weight=2.5,
+        kind="rationale",
+        source="illume",
+    )
+    page = demonstration_page("r/01.1", [demonstration] * 20, 190_000)
+    heading, title, picture, prompt, said, *_ = page.split("\n\n")
+    assert heading == "# r/01.1: 8 of 20 demonstrations"
+    assert title == "## Demonstration 1, weight 2.500"
+    assert picture.startswith("![image](data:image/png;base64,")
+    assert prompt == f"**prompt** {as_code(HOSTILE)}"
+    assert said == f"**rationale** {as_code(HOSTILE)}"
 
 
 def test_the_runs_pages_have_the_stored_figures(home: Path, made: Made) -> None:

@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from flows.report import (
+from csr.types import Demonstration
+from flows.report import format_change, format_figure, render_report
+from flows.report_data import (
     ReportData,
+    ReportDemonstration,
     ReportExample,
     ReportIteration,
     ReportStage,
-    format_change,
-    format_figure,
-    render_report,
 )
+from flows.reporting import some_of_each_kind
 from flows.thumbnails import thumbnail_uri
+from tests.trees import make_prompt
 
 HOSTILE = "<script>alert(1)</script><img src=https://evil.example/x onerror=alert(2)>\"'&{{ 7*7 }}"
 VOID = {"meta", "img", "br", "line", "path", "circle"}
@@ -241,12 +243,50 @@ def test_a_broken_image_is_said_in_its_place(data: ReportData, tmp_path: Path) -
     assert page.all("img") == []
 
 
+def test_responses_to_imitate_are_shown_with_their_kind_and_weight(data: ReportData) -> None:
+    base, first = data.iterations
+    shown = ReportDemonstration(
+        demonstration_id="p1/0",
+        kind="rationale",
+        prompt="Why is it red?",
+        image_path=first.examples[0].image_path,
+        text=HOSTILE,
+        weight=2.5,
+    )
+    taught = replace(
+        first, examples=[], num_demonstrations={"rationale": 3, "replay": 12},
+        demonstrations=[shown, replace(shown, demonstration_id="p2/0", text="")],
+    )  # fmt: skip
+    page = Page(render_report(replace(data, iterations=[base, taught])))
+    text = " ".join(page.text.split())
+    assert "Iteration 1: 3 of kind rationale, 12 of kind replay" in text
+    assert f"Why is it red? p1/0 Rationale {HOSTILE} weight 2.500" in text
+    assert "p2/0 Rationale (nothing) weight 2.500" in text
+    assert {"href": "#demonstrations"} in page.all("a")
+    assert page.unbalanced == []
+    assert {tag for tag, _ in page.tags} <= {tag for tag, _ in Page(render_report(data)).tags}
+    assert {"href": "#demonstrations"} not in Page(render_report(data)).all("a")
+
+
+def test_examples_are_taken_from_every_kind() -> None:
+    kinds = ["rationale"] * 6 + ["replay"] * 2
+    made = [
+        Demonstration(
+            demonstration_id=str(n), prompt=make_prompt("p"), text="t", token_ids=None,
+            weight=1.0, kind=kind, source="illume",
+        )
+        for n, kind in enumerate(kinds)
+    ]  # fmt: skip
+    assert [each.demonstration_id for each in some_of_each_kind(made, 5)] == list("06172")
+    assert some_of_each_kind([], 5) == []
+
+
 def test_a_run_that_has_just_begun_has_a_page(data: ReportData) -> None:
     page = Page(render_report(replace(data, iterations=[], status="running")))
     assert page.unbalanced == []
     for sentence in (
         "Nothing has been evaluated yet.",
-        "There are no pairs yet.",
+        "There are no pairs.",
         "Nothing has been trained yet.",
         "Nothing was skipped.",
         "No stage has run yet.",
