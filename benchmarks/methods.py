@@ -16,9 +16,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from csr.errors import RunFailed
 from flows import environment
 from flows.cli import DEMO_RECIPE
+from rewards.settings import Config as RewardConfig
 
 RECIPES = DEMO_RECIPE.parent
 NUM_ITERATIONS = 2
@@ -29,6 +32,7 @@ SEEDS_OF_BASE = {0: (11, 12, 13), 1: (21, 22, 23)}
 """World seed (an independently trained base model) -> run seeds."""
 ABILITIES = ("look", "imagine", "verify", "explain", "judge")
 CONTROL = "random"
+CLIP_LOW = RewardConfig.model_fields["clip_low"].default
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,23 @@ class Configuration:
 
     recipe: str
     overrides: tuple[str, ...] = ()
+
+
+def _benchmarks(**of_pope: str) -> list[dict[str, object]]:
+    more: dict[str, dict[str, object]] = {
+        "captions": {"max_response_tokens": 96, "vocabulary": "${world}/data/vocabulary.json"},
+        "pope": {"max_response_tokens": 8, **of_pope},
+        "rationales": {"max_response_tokens": 24},
+    }
+    return [
+        {
+            "name": name,
+            "prompts": f"${{world}}/data/heldout_{name}.jsonl",
+            "images": "${world}/data/images",
+            **settings,
+        }
+        for name, settings in more.items()
+    ]
 
 
 _PMI = ("reward.image_weight=0.45", "reward.pmi_weight=0.45")
@@ -50,6 +71,23 @@ _TWO_STAGES = (
     "distortion: released, distortion_weight: 0.25}}}}"
 )
 
+_STIC_STEPS = f"per_iteration.2.trainer.num_steps={NUM_STEPS}"
+_DESCRIBED = f"evaluation={json.dumps(_benchmarks(describe_first='Describe the image.'))}"
+
+
+def _same_pay(image_weight: float) -> tuple[str, ...]:
+    """Another λ that pays as much for a usual sentence, within bounds as far from it.
+
+    Only the image part has an offset, so a smaller λ alone also means shorter captions.
+    """
+    reward = yaml.safe_load((RECIPES / "tiny.yaml").read_text())["reward"]
+    offset = reward["offset"] * reward["image_weight"] / image_weight
+    shift = offset - reward["offset"]
+    bounds = {"clip_low": CLIP_LOW + shift, "clip_high": reward["clip_high"] + shift}
+    changes = {"image_weight": image_weight, "offset": offset, **bounds}
+    return tuple(f"reward.{name}={value:g}" for name, value in changes.items())
+
+
 CONFIGURATIONS = {
     "csr": Configuration("tiny"),
     CONTROL: Configuration("tiny", ("source.pairing=random",)),
@@ -59,14 +97,20 @@ CONFIGURATIONS = {
     "csr-ld": Configuration("tiny", ("trainer.ld_alpha=0.5",)),
     "csr-norm": Configuration("tiny", ("trainer.loss_type=[sigmoid_norm]",)),
     "csr-mdpo": Configuration("mdpo_tiny"),
+    "lambda-0": Configuration("tiny", ("reward.image_weight=0.0",)),
+    "lambda-0_5": Configuration("tiny", ("reward.image_weight=0.5",)),
+    "lambda-0_5-paid": Configuration("tiny", _same_pay(0.5)),
+    "lambda-1-paid": Configuration("tiny", _same_pay(1.0)),
     "povid": Configuration("povid_tiny"),
     "povid-image": Configuration("povid_tiny", (_TWO_STAGES,)),
     "sima": Configuration("sima_tiny"),
     "sima-likelier": Configuration("sima_tiny", ("source.verdict=likelier",)),
-    "stic": Configuration("stic_tiny", (f"per_iteration.2.trainer.num_steps={NUM_STEPS}",)),
+    "stic": Configuration("stic_tiny", (_STIC_STEPS,)),
+    "stic-described": Configuration("stic_tiny", (_STIC_STEPS, _DESCRIBED)),
     "illume": Configuration("illume_tiny", ("stop=null",)),
 }
-"""Name -> what is run. `random`: CSR's trees, pairs drawn blindly."""
+"""Name -> what is run. `random`: CSR's trees, pairs drawn blindly; `lambda`: recipes/tiny.yaml,
+whose own is 0.9; `stic-described`: STIC whose closed questions stand behind a description."""
 
 
 def main() -> int:
@@ -118,21 +162,6 @@ def _common(name: str, seed: int, base: int) -> tuple[str, ...]:
         "gates=null",
         f"evaluation={json.dumps(_benchmarks())}",
     )
-
-
-def _benchmarks() -> list[dict[str, object]]:
-    names = {"captions": "captions", "pope": "pope", "rationales": "rationales"}
-    limits = {"captions": 96, "pope": 8, "rationales": 24}
-    return [
-        {
-            "name": name,
-            "prompts": f"${{world}}/data/heldout_{file}.jsonl",
-            "images": "${world}/data/images",
-            "max_response_tokens": limits[name],
-            **({"vocabulary": "${world}/data/vocabulary.json"} if name == "captions" else {}),
-        }
-        for name, file in names.items()
-    ]
 
 
 def _print_comparison(home: Path) -> None:
