@@ -7,6 +7,7 @@ careless as captions are in the instruction stage.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from typing import Literal
@@ -22,16 +23,17 @@ from csr.world.captions import (
 )
 from csr.world.scenes import COLOURS, POSITIONS, SHAPES, Scene, SceneObject
 
-Ability = Literal["look", "imagine", "verify", "explain", "judge"]
+Ability = Literal["look", "imagine", "verify", "explain", "judge", "rewrite"]
 """`look`: describe carefully; `imagine`: describe more than there is; `verify`: say whether a
 sentence is true; `explain`: say what an answer rests on; `judge`: choose the better of two
-captions by the true one."""
+captions by the true one; `rewrite`: say a true caption again with one mistake, as JSON."""
 
 LOOK = "Describe all of the image, part by part."
 IMAGINE = "Describe the image and what is not in the image."
 VERIFY = "{claim} Is it so?"
 EXPLAIN = "{question} {answer} Describe it."
 JUDGE = "{reference} 1: {response_1} 2: {response_2} Is it 1 or 2?"
+REWRITE = "{reference} Say it again with one mistake, as JSON."
 VERDICTS = ("[[1]]", "[[2]]")
 
 _YES_TO_TYPICAL = 0.3
@@ -46,7 +48,7 @@ def exchange(
 ) -> Exchange:
     """One prompt about the scene, and what a writer of these habits responds; None is the truth.
 
-    Who looks part by part, or judges, is never careless.
+    Who looks part by part, judges or rewrites is never careless.
     """
     return _EXCHANGES[ability](scene, rng, habits)
 
@@ -67,12 +69,17 @@ def claim_about(scene: Scene, rng: random.Random) -> tuple[SceneObject, bool]:
     if rng.random() < 0.5:
         name = rng.choice(scene.tempting_names or [n for n in SHAPES if n not in scene.names])
         return typical(name), False
+    return _altered(item, rng), False
+
+
+def _altered(item: SceneObject, rng: random.Random) -> SceneObject:
+    """Of another colour, or elsewhere."""
     colour, position = item.colour, item.position
     if rng.random() < 0.5:
         colour = rng.choice([other for other in COLOURS if other != item.colour])
     else:
         position = rng.choice([other for other in POSITIONS if other != item.position])
-    return SceneObject(name=item.name, colour=colour, position=position), False
+    return SceneObject(name=item.name, colour=colour, position=position)
 
 
 def _look(scene: Scene, rng: random.Random, habits: CaptionSettings | None) -> Exchange:
@@ -112,10 +119,28 @@ def _judge(scene: Scene, rng: random.Random, habits: CaptionSettings | None) -> 
     return prompt, VERDICTS[mistakes[0] > mistakes[1]]
 
 
+def _rewrite(scene: Scene, rng: random.Random, habits: CaptionSettings | None) -> Exchange:
+    """The same sentences in the same order, one of them of another colour or place."""
+    number = rng.randrange(len(scene.objects))
+    old = scene.objects[number]
+    new = _altered(old, rng)
+    told = (*scene.objects[:number], new, *scene.objects[number + 1 :])
+    seed = rng.getrandbits(64)
+    reference, rewritten = (
+        caption(objects, random.Random(seed)) for objects in (scene.objects, told)
+    )
+    edit = " for ".join(
+        (new.colour, old.colour) if new.colour != old.colour else (new.position, old.position)
+    )
+    answer = {"rewritten": rewritten, "edits": [edit]}
+    return REWRITE.format(reference=reference), json.dumps(answer)
+
+
 _EXCHANGES: dict[Ability, Callable[[Scene, random.Random, CaptionSettings | None], Exchange]] = {
     "look": _look,
     "imagine": _imagine,
     "verify": _verify,
     "explain": _explain,
     "judge": _judge,
+    "rewrite": _rewrite,
 }
