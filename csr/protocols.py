@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from csr.annotations import Annotation, Evidence, Quota
+from csr.step_streams import StepStream
 from csr.types import (
     GeneratedResponse,
     ImageRef,
@@ -85,6 +86,15 @@ class Sampler(Protocol):
         is full, and CUT where only its own limit was reached.
         """
 
+    def stream_steps(self, settings: StepSettings) -> StepStream:
+        """The same steps for requests that come one by one.
+
+        Nothing else may be asked of the sampler while requests of the stream have not ended.
+        """
+
+    def cache_share(self, prompt: Prompt, num_tokens: int) -> float:
+        """Share of the engine's cache that a prompt and `num_tokens` more take; 0 without one."""
+
     def generate(
         self, requests: Sequence[StepRequest], settings: GenerateSettings
     ) -> list[GeneratedResponse]:
@@ -156,6 +166,10 @@ class Similarity(Protocol):
 
 class StepScorer(Protocol):
     """Turns candidate steps into rewards."""
+
+    @property
+    def asks_sampler(self) -> bool:
+        """Whether scores need the sampler, which then samples nothing meanwhile."""
 
     def score(self, groups: Sequence[StepGroup]) -> list[list[StepScore]]:
         """One score for each candidate of each group, in order, in one batched pass."""

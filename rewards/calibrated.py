@@ -30,7 +30,7 @@ from rewards.likelihood import LikelihoodKind, likelihood
 from rewards.pmi import pmi
 from rewards.raw import Evidence, RawParts, image_text_similarity, measure
 from rewards.self_check import self_check
-from rewards.settings import EVIDENCE, Config
+from rewards.settings import ASKS_SAMPLER, EVIDENCE, Config
 from rewards.statistics import Moments, Statistics
 
 
@@ -104,7 +104,7 @@ def check_inputs(config: Config, statistics: Statistics | None) -> None:
 
 
 class CalibratedScorer:
-    """Scores all groups of a level with one measurement. Implements `StepScorer`."""
+    """Scores all groups with one measurement. Implements `StepScorer`."""
 
     def __init__(
         self,
@@ -117,6 +117,11 @@ class CalibratedScorer:
         self._similarity = similarity
         self._statistics = statistics
         self._evidence = evidence
+
+    @property
+    def asks_sampler(self) -> bool:
+        """See `StepScorer.asks_sampler`."""
+        return not ASKS_SAMPLER.isdisjoint(self._evidence)
 
     def score(self, groups: Sequence[StepGroup]) -> list[list[StepScore]]:
         """One score for each candidate of each group. NumericalError names the prompt."""

@@ -16,6 +16,8 @@ from rewards.statistics import StatisticsScope
 Calibration = Literal["centred", "literal", "sibling_rank"]
 EVIDENCE = ("second_similarity", "pmi", "self_check")
 """Evidence beside similarity and likelihood: its names in a step's breakdown."""
+ASKS_SAMPLER = frozenset({"pmi", "self_check"})
+"""Evidence that the policy itself gives."""
 _ROUNDING = 1e-9
 
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from csr.protocols import GenerateSettings, StepSettings
+from csr.step_streams import BatchedSteps, StepStream
 from csr.types import (
     FinishReason,
     GeneratedResponse,
@@ -143,6 +144,12 @@ class SpeakingSampler:
         self.calls.append(list(requests))
         return [self._steps(request, settings.num_candidates) for request in requests]
 
+    def stream_steps(self, settings: StepSettings) -> StepStream:
+        return BatchedSteps(lambda requests: self.sample_steps(requests, settings))
+
+    def cache_share(self, prompt: Prompt, num_tokens: int) -> float:
+        return 0.0
+
     def _steps(self, request: StepRequest, num_candidates: int) -> list[StepCandidate]:
         rng = random.Random(request.seed)
         return [self.speak(request, rng) for _ in range(num_candidates)]
@@ -166,6 +173,8 @@ class SpeakingSampler:
 
 class FunctionScorer:
     """A `StepScorer` whose rewards are `reward(group, candidate)`; every call is recorded."""
+
+    asks_sampler = False
 
     def __init__(self, reward: Callable[[StepGroup, StepCandidate], float]) -> None:
         self.reward = reward

@@ -8,6 +8,7 @@ and its content's name, and each answer must show that it was read as the proces
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,7 @@ class ServedPolicy:
         self._architecture = ""
         self._sha256 = ""
         self.eos_ids: frozenset[int] = frozenset()
+        self._running: dict[str, Job] = {}
         self._images = ImageCache()
         self._image_sizes: dict[str, tuple[int, int]] = {}
         self._prompt_ids: dict[tuple[str, bool], list[int]] = {}
@@ -86,6 +88,7 @@ class ServedPolicy:
 
     def close(self) -> None:
         """Stop the engine. Safe to call twice."""
+        self._running.clear()
         if self._engine is not None:
             engine, self._engine, self._sha256 = self._engine, None, ""
             _vllm_engine.stop_engine(engine)
@@ -94,6 +97,14 @@ class ServedPolicy:
     def max_context_tokens(self) -> int:
         """Tokens of prompt and response together that the engine takes."""
         return int(self._engine.model_config.max_model_len)
+
+    @property
+    def num_cache_tokens(self) -> int:
+        """Tokens that the engine's KV cache holds."""
+        cache = self._engine.llm_engine.vllm_config.cache_config
+        # Engines before this figure count blocks alone, which is right for plain attention.
+        known = getattr(cache, "kv_cache_size_tokens", None)
+        return int(known or cache.num_gpu_blocks * cache.block_size)
 
     @property
     def media_ids(self) -> tuple[int, ...]:
@@ -149,16 +160,52 @@ class ServedPolicy:
                 self._count(output)
                 yield job, output
 
+    def submit(self, jobs: Sequence[Job]) -> list[str]:
+        """Hand jobs to the engine without waiting. Returns the names that `ended` gives them."""
+        assert self._sha256, "load_policy comes first, and must have succeeded"
+        if not jobs:
+            return []
+        inputs = [self._input(job) for job in jobs]
+        with self._stopped_by_failure():
+            ids = self._engine.enqueue(inputs, [job.params for job in jobs], use_tqdm=False)
+        # What the engine adds behind a dash is not in the name that its answers carry.
+        names = [str(each).partition("-")[0] for each in ids]
+        self._running.update(zip(names, jobs, strict=True))
+        return names
+
+    def ended(self) -> list[tuple[str, Any]]:
+        """One step of the engine: the names of jobs that ended in it, with their outputs."""
+        with self._stopped_by_failure():
+            outputs = [each for each in self._engine.llm_engine.step() if each.finished]
+        for output in outputs:
+            self._check(self._running.pop(output.request_id), output)
+            self._count(output)
+        return [(output.request_id, output) for output in outputs]
+
+    def abort(self, names: Sequence[str]) -> None:
+        """Give up jobs that have not ended."""
+        for name in names:
+            self._running.pop(name, None)
+        if names and self._engine is not None:
+            self._engine.llm_engine.abort_request(list(names))
+
     def _generate(self, inputs: list[dict[str, Any]], batch: Sequence[Job]) -> list[Any]:
-        """One batch through the engine; an engine that failed half-way is not used again."""
-        try:
+        """One batch through the engine."""
+        assert not self._running, "the stream of steps has the engine for itself"
+        with self._stopped_by_failure():
             outputs = self._engine.generate(inputs, [job.params for job in batch], use_tqdm=False)
+        return list(outputs)
+
+    @contextmanager
+    def _stopped_by_failure(self) -> Iterator[None]:
+        """An engine that failed half-way is not used again."""
+        try:
+            yield
         except BaseException as error:
             self.close()
             if not isinstance(error, Exception):
                 raise
             raise _failure(error) from error
-        return list(outputs)
 
     def _input(self, job: Job) -> dict[str, Any]:
         written = self._written_ids(job.prompt.text, with_image=job.with_image)
@@ -239,6 +286,11 @@ def following(json_schema: str | None) -> Any:
             "Use a JSON schema of objects, lists, strings, numbers and choices."
         ) from error
     return params.structured_outputs
+
+
+def at_eos(completion: Any) -> bool:
+    """A stop string leaves its text as the reason; the end of response leaves an id or none."""
+    return completion.finish_reason == "stop" and not isinstance(completion.stop_reason, str)
 
 
 def sampled_logprobs(completion: Any) -> list[float]:

@@ -22,6 +22,7 @@ from csr.protocols import GenerateSettings, Sampler, StepSettings
 from csr.records import BadRecordError
 from csr.samplers._shared import finish_reason, refuse_schema, response_limit, step_limits
 from csr.scripted_language import EOS_ID, Language, LanguageConfig, decode, encode
+from csr.step_streams import BatchedSteps, StepStream
 from csr.types import (
     FinishReason,
     GeneratedResponse,
@@ -92,6 +93,14 @@ class ScriptedSampler:
             [self._step(request, settings, index) for index in range(settings.num_candidates)]
             for request in requests
         ]
+
+    def stream_steps(self, settings: StepSettings) -> StepStream:
+        """See `Sampler.stream_steps`."""
+        return BatchedSteps(lambda requests: self.sample_steps(requests, settings))
+
+    def cache_share(self, prompt: Prompt, num_tokens: int) -> float:
+        """See `Sampler.cache_share`: nothing is kept."""
+        return 0.0
 
     def generate(
         self, requests: Sequence[StepRequest], settings: GenerateSettings

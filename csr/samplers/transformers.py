@@ -40,6 +40,7 @@ from csr.samplers._shared import (
     response_limit,
     step_limits,
 )
+from csr.step_streams import BatchedSteps, StepStream
 from csr.types import (
     GeneratedResponse,
     PolicyRef,
@@ -131,6 +132,14 @@ class TransformersSampler:
         self._counts["num_requests"] += len(requests)
         candidates = [_candidate(row) for row in rows]
         return [candidates[i : i + width] * repeats for i in range(0, len(rows), width)]
+
+    def stream_steps(self, settings: StepSettings) -> StepStream:
+        """See `Sampler.stream_steps`."""
+        return BatchedSteps(lambda requests: self.sample_steps(requests, settings))
+
+    def cache_share(self, prompt: Prompt, num_tokens: int) -> float:
+        """See `Sampler.cache_share`: nothing is kept."""
+        return 0.0
 
     def generate(
         self, requests: Sequence[StepRequest], settings: GenerateSettings

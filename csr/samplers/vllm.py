@@ -4,22 +4,19 @@ A step is one request: the prompt's token ids with one image placeholder, the re
 token ids so far, the image, and the image's content hash. Nothing is re-tokenised, and a prefix
 that was sampled before comes from the prefix cache.
 
-vLLM stops at strings such as ".", which also stand inside "3.5" and "Mr.". A candidate that
-stopped where `csr.steps` sees no end is continued in a further batched round, inside the same call.
 A token that carries text behind the end (".\\n") stays in the step whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from csr.config import ComponentConfig
-from csr.errors import ConfigError
 from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepSettings
 from csr.samplers._loading import check_checkpoint
@@ -27,16 +24,13 @@ from csr.samplers._prompt_check import prompt_check
 from csr.samplers._shared import (
     check_tokens,
     derived_seed,
-    finish_reason,
     refuse_markers,
     response_limit,
-    step_limits,
-    text_after,
 )
-from csr.samplers._vllm_chain import Chain
-from csr.samplers._vllm_engine import MAX_LOGPROBS, require_vllm
-from csr.samplers._vllm_policy import Job, ServedPolicy, following, sampled_logprobs
-from csr.steps import stop_strings
+from csr.samplers._vllm_engine import require_vllm
+from csr.samplers._vllm_policy import Job, ServedPolicy, at_eos, following, sampled_logprobs
+from csr.samplers._vllm_steps import VllmSteps
+from csr.step_streams import Steps, StepStream
 from csr.types import (
     FinishReason,
     GeneratedResponse,
@@ -92,6 +86,7 @@ class VllmSampler:
     """Implements `csr.protocols.Sampler`."""
 
     def __init__(self, config: Config) -> None:
+        self._max_batch_requests = config.max_batch_requests
         self._policy = ServedPolicy(
             kv_cache_gib=config.kv_cache_gib,
             max_batch_requests=config.max_batch_requests,
@@ -110,27 +105,23 @@ class VllmSampler:
     def sample_steps(
         self, requests: Sequence[StepRequest], settings: StepSettings
     ) -> list[list[StepCandidate]]:
-        """See `Sampler.sample_steps`. Greedy candidates are all equal, and sampled once."""
-        branching = settings.diversity == "branch_first_token"
-        repeats = 1
-        if branching:
-            settings = replace(settings, temperature=0.0, top_p=1.0)
-        elif settings.temperature == 0:
-            repeats = settings.num_candidates
-            settings = replace(settings, num_candidates=1)
-        groups = [
-            [self._chain(request, settings, index) for index in range(settings.num_candidates)]
-            for request in requests
-        ]
-        if branching:
-            self._branch(groups, settings)
-        else:
-            self._advance(groups, settings, round_index=0)
-        round_index = 1
-        while live := [[chain] for group in groups for chain in group if chain.reason is None]:
-            self._advance(live, settings, round_index)
-            round_index += 1
-        return [[chain.candidate() for chain in group] * repeats for group in groups]
+        """See `Sampler.sample_steps`."""
+        stream = self.stream_steps(settings)
+        with closing(stream):
+            tickets = [stream.add(request) for request in requests]
+            steps: dict[int, Steps] = {}
+            while len(steps) < len(tickets):
+                steps.update(stream.take())
+        return [steps[ticket] for ticket in tickets]
+
+    def stream_steps(self, settings: StepSettings) -> StepStream:
+        """See `Sampler.stream_steps`. Greedy candidates are all equal, and sampled once."""
+        return VllmSteps(self._policy, settings, self._max_batch_requests)
+
+    def cache_share(self, prompt: Prompt, num_tokens: int) -> float:
+        """See `Sampler.cache_share`."""
+        num_all = len(self._policy.expanded_ids(prompt)) + num_tokens
+        return num_all / self._policy.num_cache_tokens
 
     def generate(
         self, requests: Sequence[StepRequest], settings: GenerateSettings
@@ -209,75 +200,6 @@ class VllmSampler:
         hit_rate = counts["num_cached_tokens"] / max(counts["num_prompt_tokens"], 1.0)
         return {**counts, "prefix_cache_hit_rate": hit_rate}
 
-    def _chain(self, request: StepRequest, settings: StepSettings, index: int) -> Chain:
-        num_prompt = len(self._policy.expanded_ids(request.prompt))
-        limits = step_limits(request, settings, num_prompt, self._policy.max_context_tokens)
-        return Chain(request, index, limits, self.decode(request.prefix_token_ids))
-
-    def _advance(
-        self, groups: Iterable[list[Chain]], settings: StepSettings, round_index: int
-    ) -> None:
-        """Sample each chain up to the next stop. A group's chains share all ids so far."""
-        groups = list(groups)
-        jobs = []
-        for group in groups:
-            first = group[0]
-            params = self._policy.params(
-                n=len(group),
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                seed=derived_seed(first.request.seed, first.index, round_index),
-                max_tokens=first.limits.after(len(first.token_ids)).next,
-                stop=list(stop_strings(settings.step_rule)),
-                include_stop_str_in_output=True,
-            )
-            jobs.append(Job(first.request.prompt, first.all_ids, params))
-        for group, (_, output) in zip(groups, self._policy.run(jobs), strict=True):
-            for chain, completion in zip(group, output.outputs, strict=True):
-                ids, logprobs = list(completion.token_ids), sampled_logprobs(completion)
-                self._extend(chain, ids, logprobs, settings, at_eos=_at_eos(completion))
-
-    def _branch(self, groups: Sequence[list[Chain]], settings: StepSettings) -> None:
-        """Give each chain of a group one of the likeliest first tokens."""
-        media = set(self._policy.media_ids)
-        num_wanted = settings.num_candidates + len(media)
-        if num_wanted > MAX_LOGPROBS:
-            raise ConfigError(
-                f"branch_first_token with {settings.num_candidates} candidates is more than the "
-                f"engine reports ({MAX_LOGPROBS - len(media)}). Use fewer candidates or 'sample'."
-            )
-        params = self._policy.params(temperature=0.0, max_tokens=1, logprobs=num_wanted)
-        jobs = [Job(group[0].request.prompt, group[0].all_ids, params) for group in groups]
-        for group, (_, output) in zip(groups, self._policy.run(jobs), strict=True):
-            row = output.outputs[0].logprobs[0]
-            known = {i: entry.logprob for i, entry in row.items() if i not in media}
-            ranked = sorted(known, key=lambda i: (-known[i], i))
-            for chain in group:
-                token = ranked[chain.index]
-                at_eos = token in self._policy.eos_ids
-                self._extend(chain, [token], [known[token]], settings, at_eos=at_eos)
-
-    def _extend(
-        self,
-        chain: Chain,
-        token_ids: list[int],
-        logprobs: list[float],
-        settings: StepSettings,
-        *,
-        at_eos: bool,
-    ) -> None:
-        check_tokens(token_ids, logprobs, media_ids=self._policy.media_ids)
-        chain.token_ids += token_ids
-        chain.logprobs += logprobs
-        chain.text = text_after(self.decode, chain.request.prefix_token_ids, chain.token_ids)
-        chain.reason = finish_reason(
-            chain.text,
-            prefix_text=chain.prefix_text,
-            at_eos=at_eos,
-            rule=settings.step_rule,
-            left=chain.limits.after(len(chain.token_ids)),
-        )
-
     def _response(self, request: StepRequest, completion: Any) -> GeneratedResponse:
         ids, logprobs = tuple(completion.token_ids), sampled_logprobs(completion)
         check_tokens(ids, logprobs, media_ids=self._policy.media_ids)
@@ -288,10 +210,5 @@ class VllmSampler:
             text=self.decode(all_ids),
             token_ids=all_ids,
             token_logprobs=(*before, *logprobs),
-            finish_reason=FinishReason.EOS if _at_eos(completion) else FinishReason.LENGTH,
+            finish_reason=FinishReason.EOS if at_eos(completion) else FinishReason.LENGTH,
         )
-
-
-def _at_eos(completion: Any) -> bool:
-    """A stop string leaves its text as the reason; the end of response leaves an id or none."""
-    return completion.finish_reason == "stop" and not isinstance(completion.stop_reason, str)

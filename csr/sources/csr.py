@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from csr.annotations import Evidence
 from csr.config import ComponentConfig
+from csr.growth import PathScore, PruneBy, SearchSettings
 from csr.pairing import PairChoice, PairingSettings, pair_trees
 from csr.protocols import (
     Diversity,
@@ -28,7 +29,7 @@ from csr.protocols import (
     TrainingTable,
 )
 from csr.responses import ResponseReward
-from csr.search import PathScore, PruneBy, SearchSettings, search
+from csr.search import search
 from csr.types import PairingResult, Prompt, ResponseTree
 
 Preset = Literal["default", "paper", "released"]

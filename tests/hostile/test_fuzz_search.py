@@ -8,9 +8,10 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from csr.growth import SearchSettings
 from csr.protocols import StepSettings
 from csr.samplers import scripted
-from csr.search import SearchSettings, search
+from csr.search import search
 from csr.types import FinishReason, Prompt, ResponseTree, StepCandidate, StepNode, StepRequest
 from csr.waves import in_waves
 from tests.hostile.fuzz import bounded
