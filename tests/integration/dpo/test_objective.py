@@ -4,12 +4,14 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from csr.images import load_image
 from csr.rendering import prompt_token_ids
 from csr.trainers._batches import PairCollator, response_batch
 from csr.trainers._isolation import preserved_globals
 from csr.trainers._pairs import read_pairs
+from csr.trainers._shared_images import share_image_features
 from csr.trainers._trl import cache_reference
 from tests.dpo_runs import (
     FAST,
@@ -20,6 +22,8 @@ from tests.dpo_runs import (
     train,
 )
 from tests.preference_pairs import make_pairs, write_pairs
+
+TOWERS = ("vision_tower", "visual", "vision_model")
 
 
 def test_reference_logprobs_are_the_sampled_tokens_and_no_others(llava, tmp_path):
@@ -52,7 +56,7 @@ def test_the_policys_rejected_term_is_a_forward_pass_on_the_rejected_text(llava,
 
 
 def test_the_reference_costs_one_pass_over_the_pairs(llava, tmp_path):
-    """Images that the vision tower encodes: two a pair for the reference, two in each epoch."""
+    """Images that the vision tower encodes: one a pair for the reference, one in each epoch."""
     with preserved_globals():
         prepared = Prepared(llava, llava[3], tmp_path)
         encoded = []
@@ -62,7 +66,40 @@ def test_the_reference_costs_one_pass_over_the_pairs(llava, tmp_path):
         cache_reference(prepared.trainer, prepared.collator, batch_size=2)
         prepared.trainer.train()
     num_pairs = len(llava[2])
-    assert sum(encoded) == 2 * num_pairs * (1 + FAST.num_epochs)
+    assert sum(encoded) == num_pairs * (1 + FAST.num_epochs)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_an_image_is_encoded_once_for_both_responses(families, name):
+    """The same logits to the last bit, from half the images."""
+    checkpoint, processor, pairs, _ = families[name]
+    batch = response_batch(
+        processor,
+        [pair.prompt.text for pair in pairs],
+        [load_image(pair.prompt.image) for pair in pairs],
+        [p.chosen.token_ids for p in pairs] + [p.rejected.token_ids for p in pairs],
+    )
+    del batch["completion_mask"]
+    num_rows = len(batch["pixel_values"])
+    model = plain_model(checkpoint)
+    encoded = []
+    tower = next(m for n, m in model.named_modules() if n.split(".")[-1] in TOWERS)
+    tower.register_forward_pre_hook(
+        lambda module, args, kwargs: encoded.append(
+            len(args[0] if args else next(iter(kwargs.values())))
+        ),
+        with_kwargs=True,
+    )
+    with torch.no_grad():
+        whole = model(**batch).logits
+        share_image_features(model)
+        shared = model(**batch).logits
+        alone = {k: v.tensor_split(2)[0] for k, v in batch.items()}
+        first_half = model(**alone).logits
+    assert torch.equal(whole, shared)
+    assert encoded[0] == 2 * encoded[1]
+    assert encoded[0] % num_rows == 0
+    assert first_half == pytest.approx(shared.tensor_split(2)[0], abs=1e-4)
 
 
 def test_the_second_iterations_reference_is_the_first_iterations_policy(llava, trained, tmp_path):
