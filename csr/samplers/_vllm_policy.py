@@ -17,13 +17,9 @@ from csr.checkpoints import resolve_model
 from csr.errors import ConfigError, EngineLost, ModelError, shown
 from csr.samplers import _vllm_engine
 from csr.samplers._loading import check_complete
-from csr.samplers._shared import ImageCache, decoded, eos_token_ids, image_identity
+from csr.samplers._prompted_policy import NEVER, PromptedPolicy, Spoken
+from csr.samplers._shared import image_identity
 from csr.types import PolicyRef, Prompt
-
-_MAX_KEPT_PROMPTS = 4096
-"""Prompts whose token ids are kept: where each has a text of its own, all would fill memory."""
-_NEVER = -100.0
-"""Logit bias of image and video markers. Raw log-probabilities are taken before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +33,20 @@ class Job:
     with_image: bool = True
 
 
-class ServedPolicy:
+class ServedPolicy(PromptedPolicy):
     """Owns the engine, and what belongs to the policy that it serves."""
 
     def __init__(
         self, *, kv_cache_gib: float | None, max_batch_requests: int, **options: Any
     ) -> None:
+        super().__init__()
         self._kv_cache_gib = kv_cache_gib
         self._max_batch_requests = max_batch_requests
         self._options = options
         self._engine: Any = None
-        self._processor: Any = None
         self._architecture = ""
         self._sha256 = ""
-        self.eos_ids: frozenset[int] = frozenset()
         self._running: dict[str, Job] = {}
-        self._images = ImageCache()
-        self._image_sizes: dict[str, tuple[int, int]] = {}
-        self._prompt_ids: dict[tuple[str, bool], list[int]] = {}
-        self._expanded_ids: dict[tuple[str, tuple[int, int]], list[int]] = {}
-        self.counts = dict.fromkeys(
-            ("num_requests", "num_prompt_tokens", "num_cached_tokens", "num_generated_tokens"), 0
-        )
 
     def load(self, policy: PolicyRef) -> None:
         """Start the engine, or exchange its weights where the architecture is the same."""
@@ -80,10 +68,8 @@ class ServedPolicy:
             self._engine = _vllm_engine.start_engine(
                 path, kv_cache_gib=self._kv_cache_gib, **options
             )
-        self._processor, self._architecture = processor, architecture
-        self.eos_ids = eos_token_ids(path, processor)
-        self._prompt_ids.clear()
-        self._expanded_ids.clear()
+        self._architecture = architecture
+        self._use_processor(path, processor)
         self._sha256 = policy.sha256
 
     def close(self) -> None:
@@ -106,47 +92,11 @@ class ServedPolicy:
         known = getattr(cache, "kv_cache_size_tokens", None)
         return int(known or cache.num_gpu_blocks * cache.block_size)
 
-    @property
-    def media_ids(self) -> tuple[int, ...]:
-        """Ids of image and video markers."""
-        return rendering.media_token_ids(self._processor)
-
-    def encode(self, prompt: Prompt, response: str) -> tuple[int, ...]:
-        """See `Sampler.encode`."""
-        return tuple(rendering.response_token_ids(self._processor, prompt.text, response))
-
-    def encode_beginning(self, prompt: Prompt, text: str) -> tuple[int, ...]:
-        """See `Sampler.encode_beginning`."""
-        return tuple(rendering.beginning_token_ids(self._processor, prompt.text, text))
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """See `Sampler.decode`."""
-        return decoded(self._processor, token_ids)
-
-    def expanded_ids(self, prompt: Prompt, *, with_image: bool = True) -> list[int]:
-        """The prompt's ids as the processor itself expands the image.
-
-        The expansion depends on the image's size alone, so it is kept by text and size.
-        """
-        if not with_image:
-            return self._written_ids(prompt.text, with_image=False)
-        identity = image_identity(prompt.image)
-        if identity not in self._image_sizes:
-            self._image_sizes[identity] = self._images.load(prompt.image).size
-        key = (prompt.text, self._image_sizes[identity])
-        if key not in self._expanded_ids:
-            if len(self._expanded_ids) >= _MAX_KEPT_PROMPTS:
-                self._expanded_ids.clear()
-            image = self._images.load(prompt.image)
-            inputs = rendering.expanded_inputs(self._processor, [prompt.text], [image])
-            self._expanded_ids[key] = list(inputs["input_ids"][0])
-        return self._expanded_ids[key]
-
     def params(self, **settings: Any) -> Any:
         """Sampling parameters that never yield an image marker and report raw log-probabilities."""
         from vllm import SamplingParams
 
-        bias = dict.fromkeys(self.media_ids, _NEVER)
+        bias = dict.fromkeys(self.media_ids, NEVER)
         return SamplingParams(**{"logprobs": 0, "logit_bias": bias, **settings})
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
@@ -208,7 +158,7 @@ class ServedPolicy:
             raise _failure(error) from error
 
     def _input(self, job: Job) -> dict[str, Any]:
-        written = self._written_ids(job.prompt.text, with_image=job.with_image)
+        written = self.written_ids(job.prompt.text, with_image=job.with_image)
         token_ids = [*written, *job.response_ids]
         if not job.with_image:
             return {"prompt_token_ids": token_ids}
@@ -218,17 +168,6 @@ class ServedPolicy:
             "multi_modal_data": {"image": self._images.load(image)},
             "multi_modal_uuids": {"image": [image_identity(image)]},
         }
-
-    def _written_ids(self, text: str, *, with_image: bool) -> list[int]:
-        """The prompt's ids with its image, if any, as one placeholder."""
-        key = (text, with_image)
-        if key not in self._prompt_ids:
-            if len(self._prompt_ids) >= _MAX_KEPT_PROMPTS:
-                self._prompt_ids.clear()
-            self._prompt_ids[key] = rendering.prompt_token_ids(
-                self._processor, text, with_image=with_image
-            )
-        return self._prompt_ids[key]
 
     def _check(self, job: Job, output: Any) -> None:
         expected_ids = self.expanded_ids(job.prompt, with_image=job.with_image)
@@ -255,16 +194,6 @@ class ServedPolicy:
         self.counts["num_cached_tokens"] += output.num_cached_tokens or 0
         self.counts["num_generated_tokens"] += sum(len(c.token_ids) for c in output.outputs)
 
-    def check_room(self, prompt: Prompt, num_tokens: int, *, with_image: bool = True) -> None:
-        """ConfigError where `num_tokens` more do not fit behind the prompt."""
-        num_prompt = len(self.expanded_ids(prompt, with_image=with_image))
-        if num_prompt + num_tokens > self.max_context_tokens:
-            raise ConfigError(
-                f"Prompt {prompt.prompt_id!r} with its response takes {num_prompt + num_tokens} "
-                f"tokens, more than the context of {self.max_context_tokens}. Raise the sampler's "
-                "max_context_tokens, up to what the model allows."
-            )
-
 
 def following(json_schema: str | None) -> Any:
     """vLLM's parameter that holds responses to the schema; None without one.
@@ -288,15 +217,19 @@ def following(json_schema: str | None) -> Any:
     return params.structured_outputs
 
 
-def at_eos(completion: Any) -> bool:
-    """A stop string leaves its text as the reason; the end of response leaves an id or none."""
-    return completion.finish_reason == "stop" and not isinstance(completion.stop_reason, str)
-
-
-def sampled_logprobs(completion: Any) -> list[float]:
-    """The sampled tokens' own log-probabilities; check_tokens finds what is missing."""
-    pairs = zip(completion.token_ids, completion.logprobs or (), strict=False)
-    return [row[token_id].logprob for token_id, row in pairs if token_id in row]
+def spoken(completion: Any) -> Spoken:
+    """One completion of a `vllm.RequestOutput`."""
+    rows = completion.logprobs or ()
+    # What lacks its own log-probability is found by check_tokens.
+    pairs = zip(completion.token_ids, rows, strict=False)
+    # A stop string leaves its text as the reason; the end of response leaves an id or none.
+    at_eos = completion.finish_reason == "stop" and not isinstance(completion.stop_reason, str)
+    return Spoken(
+        token_ids=list(completion.token_ids),
+        logprobs=[row[token_id].logprob for token_id, row in pairs if token_id in row],
+        at_eos=at_eos,
+        first_row={i: entry.logprob for i, entry in rows[0].items()} if rows else {},
+    )
 
 
 def _failure(error: Exception) -> ModelError | EngineLost:

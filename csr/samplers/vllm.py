@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -21,18 +21,12 @@ from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepSettings
 from csr.samplers._loading import check_checkpoint
 from csr.samplers._prompt_check import prompt_check
-from csr.samplers._shared import (
-    check_tokens,
-    derived_seed,
-    refuse_markers,
-    response_limit,
-)
+from csr.samplers._shared import check_tokens, refuse_markers
 from csr.samplers._vllm_engine import require_vllm
-from csr.samplers._vllm_policy import Job, ServedPolicy, at_eos, following, sampled_logprobs
+from csr.samplers._vllm_policy import Job, ServedPolicy, following, spoken
 from csr.samplers._vllm_steps import VllmSteps
 from csr.step_streams import Steps, StepStream
 from csr.types import (
-    FinishReason,
     GeneratedResponse,
     PolicyRef,
     Prompt,
@@ -130,22 +124,12 @@ class VllmSampler:
         structured = following(settings.json_schema)
         jobs = []
         for request in requests:
-            num_prompt = len(self._policy.expanded_ids(request.prompt))
-            limit = response_limit(
-                request, settings.max_response_tokens, num_prompt, self._policy.max_context_tokens
-            )
-            params = self._policy.params(
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                max_tokens=limit,
-                seed=derived_seed(request.seed, 0, 0),
-                structured_outputs=structured,
-            )
+            whole = self._policy.whole_params(request, settings)
+            params = self._policy.params(**whole, structured_outputs=structured)
             jobs.append(Job(request.prompt, request.prefix_token_ids, params))
-        answers = self._policy.run(jobs)
         return [
-            self._response(request, output.outputs[0])
-            for request, (_, output) in zip(requests, answers, strict=True)
+            self._policy.whole_response(request, spoken(output.outputs[0]))
+            for request, (_, output) in zip(requests, self._policy.run(jobs), strict=True)
         ]
 
     def score(
@@ -181,7 +165,7 @@ class VllmSampler:
 
     def room(self, prompt: Prompt) -> int:
         """See `Sampler.room`."""
-        return self._policy.max_context_tokens - len(self._policy.expanded_ids(prompt))
+        return self._policy.room(prompt)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Sampler.decode`."""
@@ -199,16 +183,3 @@ class VllmSampler:
         counts = {name: float(value) for name, value in self._policy.counts.items()}
         hit_rate = counts["num_cached_tokens"] / max(counts["num_prompt_tokens"], 1.0)
         return {**counts, "prefix_cache_hit_rate": hit_rate}
-
-    def _response(self, request: StepRequest, completion: Any) -> GeneratedResponse:
-        ids, logprobs = tuple(completion.token_ids), sampled_logprobs(completion)
-        check_tokens(ids, logprobs, media_ids=self._policy.media_ids)
-        all_ids = (*request.prefix_token_ids, *ids)
-        before = tuple(value for step in request.prefix for value in step.token_logprobs)
-        return GeneratedResponse(
-            prompt_id=request.prompt.prompt_id,
-            text=self.decode(all_ids),
-            token_ids=all_ids,
-            token_logprobs=(*before, *logprobs),
-            finish_reason=FinishReason.EOS if at_eos(completion) else FinishReason.LENGTH,
-        )

@@ -31,7 +31,7 @@ from csr.errors import (
 from csr.images import image_ref
 from csr.protocols import GenerateSettings, StepSettings
 from csr.rendering import image_token_id, load_processor
-from csr.samplers import _vllm_engine, _vllm_policy, transformers, vllm
+from csr.samplers import _prompted_policy, _vllm_engine, transformers, vllm
 from csr.samplers._vllm_policy import ServedPolicy
 from csr.types import FinishReason, PolicyRef, Prompt, StepCandidate, StepRequest
 from tests.tiny_models import make_llava, make_qwen2_5_vl, make_smolvlm
@@ -480,7 +480,7 @@ def test_prompts_whose_ids_are_no_longer_kept_are_read_as_before(
     speaking: dict[str, Any], prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = speaking["vllm"].generate(requests_for(prompts), WHOLE)
-    monkeypatch.setattr(_vllm_policy, "_MAX_KEPT_PROMPTS", 1)
+    monkeypatch.setattr(_prompted_policy, "_MAX_KEPT_PROMPTS", 1)
     speaking["vllm"]._policy._expanded_ids.clear()
     assert speaking["vllm"].generate(requests_for(prompts), WHOLE) == before
     assert len(speaking["vllm"]._policy._expanded_ids) == 1
