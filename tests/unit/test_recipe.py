@@ -91,7 +91,7 @@ def test_a_component_is_its_module_and_may_be_named_alone() -> None:
     assert choice == SamplerChoice.model_validate({"name": "scripted"})
     assert choice.model_dump()["spread"] == 2.0
     assert type(choice.build()).__name__ == "ScriptedSampler"
-    with pytest.raises(ConfigError, match="Known: scripted, transformers, vllm"):
+    with pytest.raises(ConfigError, match="Known: scripted, server, transformers, vllm"):
         load("csr.samplers", "_shared")
 
 
@@ -138,6 +138,21 @@ def test_a_name_that_is_no_path_stays_a_name() -> None:
     )
     assert component_inputs(choice)["model"] == "ViT-L-14-336"
     assert component_inputs(None) is None
+
+
+def test_a_recipe_names_servers_and_a_wrong_address_is_told_with_its_place(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    servers = 'sampler={"name": "server", "endpoints": ["http://gpu-1:8000/v1"], "num_retries": 1}'
+    recipe = load_recipe(path, (servers,))
+    assert recipe.sampler.settings.endpoints == ("http://gpu-1:8000",)
+    assert validate(Recipe, json.loads(recipe.model_dump_json()), "stored") == recipe
+    for wrong, said in (("gpu-1:8000", "not the address"), ("http://a:b@gpu-1", "api_key_env")):
+        named = f'sampler={{"name": "server", "endpoints": ["{wrong}"]}}'
+        with pytest.raises(ConfigError, match=rf"sampler.*{said}") as caught:
+            load_recipe(path, (named,))
+        assert "a:b" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"sampler\.endpoint: .*Did you mean 'endpoints'"):
+        load_recipe(path, ('sampler={"name": "server", "endpoint": "http://gpu-1:8000"}',))
 
 
 def test_a_time_limit_needs_a_process_to_end(tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""Steps as a stream from endpoints: each request is on its way as soon as it is asked."""
+
+from __future__ import annotations
+
+from collections import deque
+from queue import SimpleQueue
+
+from csr.protocols import StepSettings
+from csr.samplers._server_fleet import Call
+from csr.samplers._server_policy import Job, RemotePolicy
+from csr.samplers._step_rounds import TAKEN_SHARE, Round, StepRounds
+from csr.step_streams import Steps
+from csr.types import StepRequest
+
+
+class ServerSteps:
+    """Implements `csr.step_streams.StepStream`.
+
+    Which requests end first depends on machines and networks. So `take` goes by the order in which
+    they were added: it returns the oldest ones, once all of those have ended.
+    """
+
+    works_in_batches = False
+
+    def __init__(self, policy: RemotePolicy, settings: StepSettings) -> None:
+        self._policy, self._fleet = policy, policy.fleet
+        self._rounds = StepRounds(policy, settings)
+        self._tickets: deque[int] = deque()
+        """Those not taken yet, the oldest first."""
+        self._running: dict[Call, tuple[Round, Job]] = {}
+        self._answered: SimpleQueue[Call] = SimpleQueue()
+
+    def add(self, request: StepRequest) -> int:
+        """See `StepStream.add`."""
+        first = self._rounds.begin(request)
+        self._tickets.append(first.ticket)
+        self._submit(first)
+        return first.ticket
+
+    def take(self) -> list[tuple[int, Steps]]:
+        """See `StepStream.take`."""
+        wanted = [self._tickets[place] for place in range(-(-len(self._tickets) // TAKEN_SHARE))]
+        while any(ticket in self._rounds.num_open for ticket in wanted):
+            self._go_on(self._answered.get())
+        for ticket in wanted:
+            assert ticket == self._tickets.popleft()
+        return [(ticket, self._rounds.steps(ticket)) for ticket in wanted]
+
+    def close(self) -> None:
+        """See `StepStream.close`."""
+        self._fleet.abandon(list(self._running))
+        self._running.clear()
+        self._tickets.clear()
+
+    def _submit(self, asked: Round) -> None:
+        params = self._policy.params(**self._rounds.params(asked))
+        job = Job(asked.prompt, asked.response_ids, params)
+        call = self._policy.call(job)
+        self._running[call] = asked, job
+        call.future.add_done_callback(lambda _: self._answered.put(call))
+        self._fleet.submit(call)
+
+    def _go_on(self, call: Call) -> None:
+        asked, job = self._running.pop(call)
+        answer = self._policy.answer(job, call)
+        answers = [choice.spoken for choice in answer.choices]
+        for further in self._rounds.go_on(asked, answers):
+            self._submit(further)
