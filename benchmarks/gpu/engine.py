@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.gpu.record import Json
 from benchmarks.gpu.shapes import GIB
 from benchmarks.gpu.timing import Timed, seconds, spread
+from csr.growth import SearchSettings
 from csr.protocols import StepSettings
 from csr.samplers._vllm_policy import Job
 from csr.samplers.vllm import Config, VllmSampler
-from csr.search import SearchSettings, search
+from csr.search import search
+from csr.step_streams import BatchedSteps, StepStream
 from csr.types import Prompt, ResponseTree
 from rewards import calibrated
 from rewards.settings import Config as RewardConfig
@@ -35,10 +37,22 @@ class Engine(VllmSampler):
     """A sampler whose requests can be shaped, and whose prefix cache can be emptied."""
 
     start_seconds = 0.0
+    by_levels = False
+    """Whether a search takes all its prompts one level further, then all again."""
 
     def __init__(self, config: Config, **options: Any) -> None:
         super().__init__(config)
         self._policy._options.update(options)
+
+    def stream_steps(self, settings: StepSettings) -> StepStream:
+        """See `Sampler.stream_steps`."""
+        if self.by_levels:
+            return BatchedSteps(lambda requests: self.sample_steps(requests, settings))
+        return super().stream_steps(settings)
+
+    def cache_share(self, prompt: Prompt, num_tokens: int) -> float:
+        """See `Sampler.cache_share`."""
+        return 0.0 if self.by_levels else super().cache_share(prompt, num_tokens)
 
     @property
     def llm(self) -> Any:
@@ -48,8 +62,7 @@ class Engine(VllmSampler):
     @property
     def kv_cache_tokens(self) -> int:
         """Tokens that the KV cache holds."""
-        cache = self.llm.llm_engine.vllm_config.cache_config
-        return int(cache.num_gpu_blocks * cache.block_size)
+        return self._policy.num_cache_tokens
 
     def jobs(
         self, prompts: Sequence[Prompt], response: Sequence[int] = (), **params: Any
@@ -165,20 +178,25 @@ def grow(
     shape: TreeShape,
     *,
     seed: int,
+    by_levels: bool = True,
     forget_between_levels: bool = False,
 ) -> list[ResponseTree]:
-    """The project's step-wise search, as the source CSR runs it."""
-    return search(
-        prompts,
-        sampler=engine,
-        scorer=_SCORER,
-        settings=tree_settings(shape),
-        seed=seed,
-        policy_name="base",
-        origin="benchmark",
-        # The search reports once a level, when no request is under way.
-        progress=lambda done, total: engine.forget() if forget_between_levels else None,
-    )
+    """The project's step-wise search: level by level, or as the source CSR runs it."""
+    engine.by_levels = by_levels
+    try:
+        return search(
+            prompts,
+            sampler=engine,
+            scorer=_SCORER,
+            settings=tree_settings(shape),
+            seed=seed,
+            policy_name="base",
+            origin="benchmark",
+            # By levels the search reports once a level, when no request is under way.
+            progress=lambda done, total: engine.forget() if forget_between_levels else None,
+        )
+    finally:
+        engine.by_levels = False
 
 
 def tree_settings(shape: TreeShape) -> SearchSettings:

@@ -80,7 +80,11 @@ def waves(found: Json) -> list[str]:
     return [
         *_searches(
             found,
-            {"waves": size, "levels": f"all {found['num_prompts']} level by level"},
+            {
+                "stream": f"as it runs: {found['prompts_in_stream']} prompts, each by itself",
+                "waves": size,
+                "levels": f"all {found['num_prompts']} level by level",
+            },
             "levels_over_waves_seconds",
         ),
         "",

@@ -106,7 +106,7 @@ class VllmSampler:
         self, requests: Sequence[StepRequest], settings: StepSettings
     ) -> list[list[StepCandidate]]:
         """See `Sampler.sample_steps`."""
-        stream = self.stream_steps(settings)
+        stream = VllmSteps(self._policy, settings, self._max_batch_requests)
         with closing(stream):
             tickets = [stream.add(request) for request in requests]
             steps: dict[int, Steps] = {}

@@ -94,10 +94,14 @@ def test_waves_and_levels_grow_the_same_trees(found: dict[str, Any]) -> None:
     assert waves["equal_trees_share"] == 1.0
     assert waves["wave_tokens"] <= waves["kv_cache_tokens"] < waves["all_prompts_tokens"]
     assert waves["waves"]["tokens_per_prompt"] == waves["levels"]["tokens_per_prompt"]
+    assert waves["stream"]["tokens_per_prompt"] == waves["levels"]["tokens_per_prompt"]
+    assert 1 <= waves["prompts_in_stream"] < waves["num_prompts"]
 
 
 def test_a_cache_that_is_lost_leaves_more_to_compute(found: dict[str, Any]) -> None:
-    for part, kept, lost in (("cache", "kept", "lost"), ("waves", "waves", "levels")):
+    for part, kept, lost in (
+        ("cache", "kept", "lost"), ("waves", "waves", "levels"), ("waves", "stream", "levels"),
+    ):  # fmt: skip
         rates = [found[part][name]["hit_rate"] for name in (kept, lost)]
         assert all(0 <= rate["low"] <= rate["high"] <= 1 for rate in rates)
         assert rates[0]["low"] > rates[1]["high"]

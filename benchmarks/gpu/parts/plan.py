@@ -30,7 +30,7 @@ FORMULAS = {
     "training": "P·s",
     "update": "reload + engine start",
     "total": "sampling_waves + similarity + reference + training + update",
-    "search_waves": "P / prompts a second of the whole search in waves, as it was measured",
+    "search_waves": "P / prompts a second of the whole search, as it was measured",
     "search_levels": "the same, level by level",
 }
 """P prompts, N candidates a prompt, T tokens a sentence, L tokens of a prompt with its image,
@@ -150,7 +150,7 @@ def _measured(document: Json) -> Measured:
         reference_seconds=training.get("reference_seconds_per_pair"),
         step_seconds=training.get("seconds_per_pair"),
         update_seconds=None if reload is None or start is None else reload + start,
-        waves_rate=_middle(waves.get("waves", {}), "prompts_per_second"),
+        waves_rate=_middle(waves.get("stream", {}), "prompts_per_second"),
         levels_rate=_middle(waves.get("levels", {}), "prompts_per_second"),
     )
 

@@ -1,8 +1,9 @@
 """Waves against levels: the same trees with a KV cache too small for all of them at once.
 
-`waves` finishes some prompts' trees before it begins the next ones', so that a tree's prompt and
-sentences stay cached while it grows. `levels` takes all prompts one sentence further, then all
-again: what a level needs was evicted since the one before.
+`stream` is the search as it runs: as many trees as the cache holds, each going on by itself, and
+the next begun when one is done. `waves` takes that many prompts level by level to their ends before
+it begins the next ones. `levels` takes all prompts one sentence further, then all again: what a
+level needs was evicted since the one before.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from benchmarks.gpu.engine import (
     measured_search,
     search_figures,
     start,
+    tree_settings,
 )
 from benchmarks.gpu.record import Json
 from benchmarks.gpu.shapes import TreeShape
@@ -50,6 +52,7 @@ def _measure(bench: Bench, engine: Engine) -> Json:
         "num_prompts": len(prompts),
         "num_waves": load.num_waves,
         "prompts_per_wave": size,
+        "prompts_in_stream": _num_at_once(engine, prompts[0], load.tree),
         "kv_cache_tokens": engine.kv_cache_tokens,
         "wave_tokens": size * (prompt_tokens + load.tree.num_sampled_tokens),
         "all_prompts_tokens": len(prompts) * prompt_tokens,
@@ -57,22 +60,46 @@ def _measure(bench: Bench, engine: Engine) -> Json:
     bench.keep(figures)
     seeds = itertools.count()
 
-    def arm(num_waves: int) -> dict[str, Any]:
-        seed = next(seeds) // 2  # one for both arms of a round
-        return measured_search(engine, lambda: _grown(engine, prompts, load.tree, num_waves, seed))
+    def arm(num_waves: int, *, by_levels: bool = True) -> dict[str, Any]:
+        seed = next(seeds) // len(arms)  # one for all arms of a round
+        return measured_search(
+            engine, lambda: _grown(engine, prompts, load.tree, num_waves, seed, by_levels)
+        )
 
-    arms = {"waves": lambda: arm(load.num_waves), "levels": lambda: arm(1)}
+    arms = {
+        "stream": lambda: arm(1, by_levels=False),
+        "waves": lambda: arm(load.num_waves),
+        "levels": lambda: arm(1),
+    }
     runs = bench.in_turns(arms, "waves and levels", warm_up=False)
     return figures | {
         **{name: search_figures(found, len(prompts)) for name, found in runs.items()},
-        "equal_trees_share": equal_share(runs["waves"], runs["levels"]),
+        "equal_trees_share": min(
+            equal_share(runs[name], runs["levels"]) for name in ("stream", "waves")
+        ),
+        "waves_over_stream_seconds": ratio(seconds(runs["waves"]), seconds(runs["stream"])),
         "levels_over_waves_seconds": ratio(seconds(runs["levels"]), seconds(runs["waves"])),
     }
 
 
+def _num_at_once(engine: Engine, prompt: Prompt, shape: TreeShape) -> int:
+    """Trees that the search lets grow at once."""
+    num_tokens = tree_settings(shape).max_level_tokens
+    return max(int(1 / engine.cache_share(prompt, num_tokens)), 1)
+
+
 def _grown(
-    engine: Engine, prompts: Sequence[Prompt], shape: TreeShape, num_waves: int, seed: int
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    shape: TreeShape,
+    num_waves: int,
+    seed: int,
+    by_levels: bool,
 ) -> list[ResponseTree]:
     """All prompts' trees in so many searches, one after another."""
     waves = in_waves(prompts, num_waves, lambda done, total: None)
-    return [tree for wave, _ in waves for tree in grow(engine, wave, shape, seed=seed)]
+    return [
+        tree
+        for wave, _ in waves
+        for tree in grow(engine, wave, shape, seed=seed, by_levels=by_levels)
+    ]
