@@ -17,7 +17,9 @@ TWO_RUNS = """
 import json, os
 from pathlib import Path
 from flows import environment
-environment.apply(Path("home"), offline=True)
+home = Path("home").absolute()
+home.mkdir()
+environment.apply(home, offline=True)
 from flows.server import _servers, is_own_server, prefect_server
 from prefect.settings import PREFECT_API_URL
 seen = []
