@@ -10,8 +10,9 @@ What differs between the paper, its released code and our recommendation is a ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -19,6 +20,7 @@ from pydantic import Field, model_validator
 from csr.annotations import Evidence
 from csr.config import ComponentConfig
 from csr.pairing import PairChoice, PairingSettings, pair_trees
+from csr.planning import ExpectedResponse, PlannedWork, tree_calls
 from csr.protocols import (
     Diversity,
     PreferenceSource,
@@ -191,6 +193,33 @@ def _only(settings_class: Any, settings: dict[str, Any]) -> dict[str, Any]:
 def build(config: Config) -> PreferenceSource:
     """The source with its settings resolved."""
     return CSRSource(search_settings(config), pairing_settings(config))
+
+
+def planned_work(config: Config, expected: ExpectedResponse) -> PlannedWork:
+    """A tree whose every path has the expected sentences, and ends with the last of them."""
+    search = search_settings(config)
+    step_tokens = min(expected.tokens_per_sentence, search.steps.max_step_tokens)
+    calls = tree_calls(
+        replace(expected, tokens_per_sentence=step_tokens),
+        num_candidates=search.steps.num_candidates,
+        num_kept=search.keep_top + search.keep_bottom,
+        max_steps=min(search.max_steps, math.ceil(search.steps.max_response_tokens / step_tokens)),
+    )
+    num_nodes = sum(call.num_sequences for call in calls)
+    return PlannedWork(
+        calls=calls,
+        num_compared_texts=num_nodes,
+        num_nodes=num_nodes,
+        node_tokens=step_tokens,
+        num_responses=calls[-1].num_sequences,
+        lesson_tokens=len(calls) * step_tokens,
+        notes=(
+            "No path of a tree ends before its last sentence, and no two candidates of a node "
+            "are the same: a real tree is smaller by the first, and retries make it larger by the "
+            "second.",
+            "Every prompt gives a pair; the pair filter leaves some out.",
+        ),
+    )
 
 
 class CSRSource:
