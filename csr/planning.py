@@ -203,24 +203,32 @@ def _log_choose(among: float, chosen: float) -> float:
 
 
 def tree_calls(
-    expected: ExpectedResponse, *, num_candidates: int, num_kept: int, max_steps: int
+    expected: ExpectedResponse,
+    *,
+    num_candidates: int,
+    num_kept: int,
+    max_steps: int,
+    max_step_tokens: int,
+    max_response_tokens: int,
 ) -> tuple[PlannedCall, ...]:
     """The levels of a tree whose `num_kept` nodes of each level get `num_candidates` children.
 
     Nodes of a level share ancestors as nodes drawn at random would.
     """
-    levels = min(expected.num_sentences, max_steps)
+    step_tokens = min(expected.tokens_per_sentence, max_step_tokens)
+    most_steps = math.ceil(max_response_tokens / step_tokens)
+    levels = min(expected.num_sentences, max_steps, most_steps)
     calls: list[PlannedCall] = []
     opened: list[int] = [1]  # contexts of each level so far
     for level in range(levels):
-        distinct = _distinct_ancestors(opened, num_candidates) * expected.tokens_per_sentence
+        distinct = _distinct_ancestors(opened, num_candidates) * step_tokens
         calls.append(
             PlannedCall(
                 name=f"level {level + 1}",
                 num_contexts=opened[-1],
                 num_candidates=num_candidates,
-                generated_tokens=expected.tokens_per_sentence,
-                prefix_tokens=level * expected.tokens_per_sentence,
+                generated_tokens=step_tokens,
+                prefix_tokens=level * step_tokens,
                 distinct_prefix_tokens=distinct,
             )
         )

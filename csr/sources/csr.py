@@ -10,9 +10,8 @@ What differs between the paper, its released code and our recommendation is a ro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -198,21 +197,22 @@ def build(config: Config) -> PreferenceSource:
 def planned_work(config: Config, expected: ExpectedResponse) -> PlannedWork:
     """A tree whose every path has the expected sentences, and ends with the last of them."""
     search = search_settings(config)
-    step_tokens = min(expected.tokens_per_sentence, search.steps.max_step_tokens)
     calls = tree_calls(
-        replace(expected, tokens_per_sentence=step_tokens),
+        expected,
         num_candidates=search.steps.num_candidates,
         num_kept=search.keep_top + search.keep_bottom,
-        max_steps=min(search.max_steps, math.ceil(search.steps.max_response_tokens / step_tokens)),
+        max_steps=search.max_steps,
+        max_step_tokens=search.steps.max_step_tokens,
+        max_response_tokens=search.steps.max_response_tokens,
     )
     num_nodes = sum(call.num_sequences for call in calls)
     return PlannedWork(
         calls=calls,
         num_compared_texts=num_nodes,
         num_nodes=num_nodes,
-        node_tokens=step_tokens,
+        node_tokens=calls[0].generated_tokens,
         num_responses=calls[-1].num_sequences,
-        lesson_tokens=len(calls) * step_tokens,
+        lesson_tokens=len(calls) * calls[0].generated_tokens,
         notes=(
             "No path of a tree ends before its last sentence, and no two candidates of a node "
             "are the same: a real tree is smaller by the first, and retries make it larger by the "

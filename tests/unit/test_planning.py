@@ -23,6 +23,7 @@ from csr.trainers._image_terms import ImageTerms
 from rewards.similarity import clip
 
 EXPECTED = ExpectedResponse(num_sentences=3, tokens_per_sentence=10)
+LIMITS = {"max_step_tokens": 99, "max_response_tokens": 999}
 
 
 @pytest.mark.parametrize(
@@ -40,13 +41,13 @@ def test_parents_that_are_hit(parents: int, children: int, chosen: float, expect
 
 
 def test_a_tree_grows_by_what_is_kept() -> None:
-    calls = tree_calls(EXPECTED, num_candidates=2, num_kept=3, max_steps=9)
+    calls = tree_calls(EXPECTED, num_candidates=2, num_kept=3, max_steps=9, **LIMITS)
     assert [call.num_contexts for call in calls] == [1, 2, 3]
     assert [call.num_sequences for call in calls] == [2, 4, 6]
     assert [call.prefix_tokens for call in calls] == [0, 10, 20]
     # Level 3: three of the four second sentences, which cannot all be one first sentence's.
     assert [call.distinct_prefix_tokens for call in calls] == pytest.approx([0, 20, 50])
-    assert len(tree_calls(EXPECTED, num_candidates=2, num_kept=3, max_steps=2)) == 2
+    assert len(tree_calls(EXPECTED, num_candidates=2, num_kept=3, max_steps=2, **LIMITS)) == 2
 
 
 def test_an_encoder_by_hand() -> None:
