@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from csr.config import ComponentConfig
+from csr.planning import PlannedEngine
 from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepSettings
 from csr.samplers._loading import check_checkpoint
@@ -27,7 +28,7 @@ from csr.samplers._shared import (
     refuse_markers,
     response_limit,
 )
-from csr.samplers._vllm_engine import require_vllm
+from csr.samplers._vllm_engine import planned_caches, require_vllm
 from csr.samplers._vllm_policy import Job, ServedPolicy, at_eos, following, sampled_logprobs
 from csr.samplers._vllm_steps import VllmSteps
 from csr.step_streams import Steps, StepStream
@@ -80,6 +81,21 @@ def check_model(path: Path) -> None:
 def check_prompts(path: Path, config: Config) -> PromptCheck:
     """The test of prompts for the checkpoint in `path`, before any engine starts."""
     return prompt_check(path, config.max_context_tokens)
+
+
+def planned_engine(config: Config) -> PlannedEngine:
+    """One engine, whose prefix cache is on."""
+    cache, cpu_cache = planned_caches(config.kv_cache_gib)
+    return PlannedEngine(
+        dtype=config.dtype,
+        num_gpus=config.tensor_parallel_size,
+        num_gpus_setting="tensor_parallel_size",
+        max_sequences=config.max_num_seqs,
+        max_batch_requests=config.max_batch_requests,
+        memory_share=config.gpu_memory_utilization,
+        cache=cache,
+        cpu_cache=cpu_cache,
+    )
 
 
 class VllmSampler:
