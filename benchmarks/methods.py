@@ -11,14 +11,19 @@ more without `--part` to print the table.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from csr.errors import RunFailed
+from csr.world.clip import ClipSettings
+from csr.world.parts import build_part
+from csr.world.settings import Config as WorldConfig
 from flows import environment
 from flows.cli import DEMO_RECIPE
 from rewards.settings import Config as RewardConfig
@@ -66,6 +71,12 @@ _SELF_CHECK = (
     "reward.self_check_weight=0.45",
     'reward.self_check.template="{claim} Is it so?"',
 )
+_SECOND_CLIP = "{second_clip}"
+_ENSEMBLE = (
+    f'second_similarity={{name: clip, model: "{_SECOND_CLIP}"}}',
+    "reward.image_weight=0.45",
+    "reward.second_similarity_weight=0.45",
+)
 _TWO_STAGES = (
     'per_iteration={2: {trainer: {image_terms: {corruption: "diffusion_noise:500", '
     "distortion: released, distortion_weight: 0.25}}}}"
@@ -93,6 +104,7 @@ CONFIGURATIONS = {
     CONTROL: Configuration("tiny", ("source.pairing=random",)),
     "csr-pmi": Configuration("tiny", _PMI),
     "csr-self-check": Configuration("tiny", _SELF_CHECK),
+    "csr-ensemble": Configuration("tiny", _ENSEMBLE),
     "csr-siblings": Configuration("tiny", ("source.pairing=extremes_and_siblings",)),
     "csr-ld": Configuration("tiny", ("trainer.ld_alpha=0.5",)),
     "csr-norm": Configuration("tiny", ("trainer.loss_type=[sigmoid_norm]",)),
@@ -123,11 +135,10 @@ def main() -> int:
     part, parts = map(int, options.part.split("/"))
     failures = 0
     for name, seed, base in _jobs(options.configurations)[part - 1 :: parts]:
-        configuration = CONFIGURATIONS[name]
         request = RunRequest(
             home=str(options.home.absolute()),
-            recipe=str(RECIPES / f"{configuration.recipe}.yaml"),
-            settings=(*_common(name, seed, base), *configuration.overrides),
+            recipe=str(RECIPES / f"{CONFIGURATIONS[name].recipe}.yaml"),
+            settings=(*_common(name, seed, base), *_overrides(name, options.home.absolute())),
         )
         try:
             print(f"{name}: {run(request).run_id}", flush=True)
@@ -147,6 +158,26 @@ def _jobs(configurations: list[str]) -> list[tuple[str, int, int]]:
         for name in configurations
         for base, seed in zip(SEEDS_OF_BASE, seeds, strict=True)
     ]
+
+
+def _overrides(name: str, home: Path) -> tuple[str, ...]:
+    overrides = CONFIGURATIONS[name].overrides
+    if not any(_SECOND_CLIP in each for each in overrides):
+        return overrides
+    return tuple(each.replace(_SECOND_CLIP, str(_second_clip(home))) for each in overrides)
+
+
+def _second_clip(home: Path) -> Path:
+    """A reward model like the world's own, from other data and other weights; built once."""
+    final = home / ".second-clip"
+    if not final.exists():
+        config = WorldConfig(clip=ClipSettings(seed=1)).model_dump(mode="json")
+        home.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=".second-clip-", dir=home))
+        build_part("clip", config, building, lambda done, total: None)
+        with contextlib.suppress(OSError):  # who builds it beside us may be first
+            building.rename(final)
+    return final / "clip"
 
 
 def _common(name: str, seed: int, base: int) -> tuple[str, ...]:

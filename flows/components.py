@@ -6,7 +6,8 @@ out. A trainer's `READS` is the table it learns from. A sampler or trainer may o
 `check_model(path)`, its own test whether it can use a policy; a sampler `check_prompts(path,
 config)`, a `csr.prompts.PromptCheck` for that policy; a source `check_prompts(config)`, the same
 for its own needs; a similarity `check(config)`, the same for its own model. A source's
-`needs_json_schema(config)` says whether the sampler must have `FOLLOWS_JSON_SCHEMA = True`.
+`needs_json_schema(config)` says whether the sampler must have `FOLLOWS_JSON_SCHEMA = True`. What
+a component can tell of its work before a run, for `csr plan`, stands in `csr/planning.py`.
 """
 
 from __future__ import annotations

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from csr.errors import DataError
-from flows.charts import Chart, Series, line_chart
+from flows.charts import BOTTOM, Chart, Series, line_chart
 from flows.compare import BASE_LABEL, Comparison, Row
 from flows.templating import templates
+
+NAME_DISTANCE = 9.0
+"""Between two names, in the picture's user units."""
 
 
 def pareto_svg(comparison: Comparison) -> str:
@@ -18,8 +22,29 @@ def pareto_svg(comparison: Comparison) -> str:
             "There is nothing to plot: none of the runs has both `chair_s` and `recall` after an "
             "iteration. They come from the benchmark `captions` with a vocabulary."
         )
-    picture: str = templates().get_template("pareto.svg.j2").render(chart=chart)
+    ends = [line.points[-1][1] for line in chart.series]
+    picture: str = (
+        templates()
+        .get_template("pareto.svg.j2")
+        .render(chart=chart, name_places=spread_apart(ends, NAME_DISTANCE, BOTTOM))
+    )
     return picture
+
+
+def spread_apart(places: Sequence[float], distance: float, largest: float) -> list[float]:
+    """The places, moved so that no two are nearer than `distance` and none is above `largest`.
+
+    Their order stays, and the first of equal ones stays first.
+    """
+    order = sorted(range(len(places)), key=lambda index: places[index])
+    moved = list(places)
+    for before, index in pairwise(order):
+        moved[index] = max(moved[index], moved[before] + distance)
+    limit = largest
+    for index in reversed(order):
+        moved[index] = min(moved[index], limit)
+        limit = moved[index] - distance
+    return moved
 
 
 def pareto_chart(comparison: Comparison) -> Chart | None:

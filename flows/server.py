@@ -1,4 +1,4 @@
-"""A Prefect server for the time of one run, where the user has configured none.
+"""A Prefect server for this process's runs, where the user has configured none.
 
 Prefect would start one itself, but in the terminal's process group: Ctrl-C then ends the
 server first, and Prefect waits minutes for it before the run can stop. This one has a session
@@ -25,6 +25,9 @@ from csr.errors import EnvironmentFault
 _OWN_SERVER = "CSR_OWN_SERVER"
 """Set while a server of ours runs, also for child processes: nobody else uses it."""
 
+_servers: dict[tuple[tuple[str, str], ...], tuple[subprocess.Popen[bytes], str]] = {}
+"""Prefect's settings in the environment -> the server that was started under them, its address."""
+
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 10
 _ANSWER_SECONDS = 10
@@ -33,7 +36,10 @@ _ANSWER_SECONDS = 10
 
 @contextmanager
 def prefect_server() -> Iterator[None]:
-    """A server that Prefect uses inside. EnvironmentFault where it does not start in time."""
+    """A server that Prefect uses inside. EnvironmentFault where it does not start in time.
+
+    It goes on until the process ends, for the runs that follow.
+    """
     from prefect.settings import (
         PREFECT_API_URL,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
@@ -43,20 +49,28 @@ def prefect_server() -> Iterator[None]:
     if PREFECT_API_URL.value():
         yield
         return
-    port = _free_port()
-    api_url = f"http://127.0.0.1:{port}/api"
-    process = _start(port)
-    # Not before: Prefect sends its last logs and events when the interpreter ends.
-    atexit.register(stop, process)
-    wait_until_healthy(
-        api_url, process, float(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
-    )
+    api_url = _own_server(float(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()))
     os.environ[_OWN_SERVER] = api_url
     try:
         with temporary_settings({PREFECT_API_URL: api_url}):
             yield
     finally:
         del os.environ[_OWN_SERVER]
+
+
+def _own_server(start_seconds: float) -> str:
+    """The API address of this process's server; a later run under the same settings has it too."""
+    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("PREFECT_")))
+    process, api_url = _servers.get(settings, (None, ""))
+    if process is None or process.poll() is not None:
+        port = _free_port()
+        api_url = f"http://127.0.0.1:{port}/api"
+        process = _start(port)
+        # Not before: Prefect sends its last logs and events when the interpreter ends.
+        atexit.register(stop, process)
+        _servers[settings] = process, api_url
+    wait_until_healthy(api_url, process, start_seconds)
+    return api_url
 
 
 def require_server() -> None:

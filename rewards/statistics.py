@@ -25,6 +25,8 @@ from rewards.raw import Evidence, RawParts, measure
 StatisticsScope = Literal["first", "all"]
 """`first`: over the first sentences only; `all`: over every sentence."""
 
+MAX_CAPTION_STEPS = 12
+"""Sentences of a caption that is sampled for the statistics."""
 MIN_VALUES = 8
 """Fewer values than this give no standard deviation worth dividing by."""
 
@@ -98,7 +100,7 @@ def sample_statistics(
     seed: int,
     progress: Progress,
     num_captions: int = 150,
-    max_steps: int = 12,
+    max_steps: int = MAX_CAPTION_STEPS,
     num_waves: int = 1,
     evidence: Mapping[str, Evidence] | None = None,
     evidence_inputs: Mapping[str, dict[str, Any]] | None = None,

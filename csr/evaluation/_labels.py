@@ -14,9 +14,12 @@ from csr.label_calibration import (
     log_sum_exp,
     probabilities,
     summed,
+    surface_forms,
 )
+from csr.planning import PlannedCall, scoring_call
 from csr.types import LabelQuery, Prompt
 
+_FORM_TOKENS = 2
 Calibration = Literal["none", "content_free"]
 CalibrationScope = Literal["question", "dataset"]
 """`question`: by what the policy answers to this question without content; `dataset`: by the mean
@@ -47,6 +50,20 @@ def label_queries(
         for asked, with_image in [(prompt, True), *free]:
             queries.append(LabelQuery(prompt=asked, forms=tuple(labels), with_image=with_image))
     return queries
+
+
+def planned_label_calls(
+    num_labels: int, content_free: ContentFree | None
+) -> tuple[PlannedCall, ...]:
+    """The `label_queries` of one prompt: every form of each label is scored, a token or two."""
+    num_texts = num_labels * len(surface_forms("label"))
+    calls = [scoring_call("labels", num_texts, _FORM_TOKENS)]
+    if content_free in ("none", "both"):
+        blind = {"with_image": False, "shared": "nothing"}
+        calls.append(scoring_call("labels, no image", num_texts, _FORM_TOKENS, **blind))
+    if content_free in ("blank", "both"):
+        calls.append(scoring_call("labels, grey", num_texts, _FORM_TOKENS, shared="nothing"))
+    return tuple(calls)
 
 
 def read_labels(

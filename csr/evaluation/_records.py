@@ -34,6 +34,14 @@ def read_records(path: Path, check: Callable[[Record, str], None] | None = None)
     return records
 
 
+def num_records(path: str, limit: int | None) -> int | None:
+    """How many records are asked; None where the file is not here, or is no use."""
+    try:
+        return len(read_entries(Path(path))[:limit])
+    except DataError:
+        return None
+
+
 def build_prompts(records: Sequence[Record], images: Path, dataset: str) -> list[Prompt]:
     """One prompt a record. Each distinct image is checked once; DataError names a bad one."""
     refs = {name: image_ref(name, root=images) for name in {r["image"]: None for r in records}}

@@ -17,7 +17,8 @@ from csr.errors import DataError, shown
 from csr.evaluation._attributes import attribute_metrics
 from csr.evaluation._chair import chair_metrics, count_objects
 from csr.evaluation._diversity import diversity_metrics
-from csr.evaluation._records import build_prompts, read_records
+from csr.evaluation._records import build_prompts, num_records, read_records
+from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.records import Record
 from csr.steps import split_steps, step_end
 from csr.truthfulness import SceneObject, judge_sentence
@@ -51,6 +52,15 @@ class Config(ComponentConfig):
 def build(config: Config) -> CaptionBenchmark:
     """The benchmark. Files are read when its prompts are asked for."""
     return CaptionBenchmark(config)
+
+
+def planned_questions(config: Config, expected: ExpectedResponse) -> PlannedQuestions:
+    """A caption of each image, as long as a response."""
+    length = expected.cut(config.max_response_tokens)
+    return PlannedQuestions(
+        num_prompts=num_records(config.prompts, config.max_prompts),
+        calls=(PlannedCall(name="caption", generated_tokens=length),),
+    )
 
 
 @dataclass

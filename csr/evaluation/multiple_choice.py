@@ -25,15 +25,18 @@ from csr.evaluation._labels import (
     label_queries,
     likeliest,
     mean_mass,
+    planned_label_calls,
     read_labels,
 )
-from csr.evaluation._records import build_prompts, read_records
+from csr.evaluation._records import build_prompts, num_records, read_records
 from csr.evaluation._uncertainty import binomial_se
 from csr.label_calibration import ContentFree, surface_forms
+from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.records import Record
 from csr.types import GeneratedResponse, LabelQuery, Prompt
 
 LETTERS = string.ascii_uppercase
+_PLANNED_CHOICES = 4
 
 
 class Config(ComponentConfig):
@@ -73,6 +76,16 @@ class Config(ComponentConfig):
 def build(config: Config) -> MultipleChoiceBenchmark:
     """The benchmark. Files are read when its prompts are asked for."""
     return MultipleChoiceBenchmark(config)
+
+
+def planned_questions(config: Config, expected: ExpectedResponse) -> PlannedQuestions:
+    """Answers as long as they may be, then the labels of four choices."""
+    free = config.content_free if config.calibration == "content_free" else None
+    answer = PlannedCall(name="answer", generated_tokens=config.max_response_tokens)
+    return PlannedQuestions(
+        num_prompts=num_records(config.prompts, config.max_prompts),
+        calls=(answer, *planned_label_calls(_PLANNED_CHOICES, free)),
+    )
 
 
 @dataclass

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -29,11 +29,13 @@ from csr.evaluation._labels import (
     label_queries,
     likeliest,
     mean_mass,
+    planned_label_calls,
     read_labels,
 )
-from csr.evaluation._records import build_prompts, read_records
+from csr.evaluation._records import build_prompts, num_records, read_records
 from csr.evaluation._uncertainty import binomial_se
 from csr.label_calibration import ContentFree, surface_forms
+from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions, text_tokens
 from csr.records import Record
 from csr.types import GeneratedResponse, LabelQuery, Prompt
 
@@ -85,6 +87,23 @@ class Config(ComponentConfig):
 def build(config: Config) -> PopeBenchmark:
     """The benchmark. Files are read when its prompts are asked for."""
     return PopeBenchmark(config)
+
+
+def planned_questions(config: Config, expected: ExpectedResponse) -> PlannedQuestions:
+    """Answers as long as they may be; before them a description, or after them the labels."""
+    answer = PlannedCall(name="answer", generated_tokens=config.max_response_tokens)
+    calls: tuple[PlannedCall, ...] = (answer,)
+    if config.describe_first is not None:
+        question, length = text_tokens(config.describe_first), expected.num_tokens
+        calls = (
+            PlannedCall(name="description", question_tokens=question, generated_tokens=length),
+            replace(answer, question_tokens=question + length, shared="image"),
+        )
+    if config.calibration != "none":
+        calls += planned_label_calls(len(LABELS), config.content_free)
+    return PlannedQuestions(
+        num_prompts=num_records(config.prompts, config.max_prompts), calls=calls
+    )
 
 
 def official_answer(text: str) -> Answer:

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from csr.config import ComponentConfig, Location
 from csr.errors import DataError, shown
-from csr.evaluation._records import build_prompts, read_records
+from csr.evaluation._records import build_prompts, num_records, read_records
+from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.protocols import Benchmark
 from csr.records import Record
 from csr.rouge import rouge_l
@@ -36,6 +37,15 @@ class Config(ComponentConfig):
 def build(config: Config) -> Benchmark:
     """The benchmark. Files are read when its prompts are asked for."""
     return RationaleBenchmark(config)
+
+
+def planned_questions(config: Config, expected: ExpectedResponse) -> PlannedQuestions:
+    """A rationale for each question, as long as a response."""
+    length = expected.cut(config.max_response_tokens)
+    return PlannedQuestions(
+        num_prompts=num_records(config.prompts, None),
+        calls=(PlannedCall(name="rationale", generated_tokens=length),),
+    )
 
 
 @dataclass

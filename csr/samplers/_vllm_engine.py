@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from csr.errors import CSRError, EnvironmentFault, ModelError
+from csr.planning import PlannedCache
 
 _CPU_BLOCK_TOKENS = 32
 """Prefix-cache granularity on CPU: vLLM's default of 128 never matches a short prompt."""
+_GPU_BLOCK_TOKENS = 16
+"""The same on a GPU: vLLM's default, which stays."""
 _CPU_KV_CACHE_GIB = 2.0
 _GIB = 1 << 30
 _STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
@@ -92,6 +95,16 @@ def start_engine(model_path: Path, *, kv_cache_gib: float | None, **options: Any
             ) from error
     _engine_alive = weakref.ref(engine)
     return engine
+
+
+def planned_caches(kv_cache_gib: float | None) -> tuple[PlannedCache, PlannedCache]:
+    """The KV cache that `start_engine` makes on a GPU, and on a CPU."""
+    own = None if kv_cache_gib is None else kv_cache_gib * _GIB
+    on_cpu = (kv_cache_gib or _CPU_KV_CACHE_GIB) * _GIB
+    return (
+        PlannedCache(num_bytes=own, block_tokens=_GPU_BLOCK_TOKENS),
+        PlannedCache(num_bytes=on_cpu, block_tokens=_CPU_BLOCK_TOKENS),
+    )
 
 
 def reload_weights(engine: Any, model_path: Path) -> None:

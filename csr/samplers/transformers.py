@@ -23,6 +23,7 @@ from csr.checkpoints import resolve_model
 from csr.config import ComponentConfig
 from csr.errors import ConfigError
 from csr.memory import memory_errors
+from csr.planning import PlannedEngine
 from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepRule, StepSettings
 from csr.samplers import _transformers_batch as batches
@@ -82,6 +83,12 @@ def check_model(path: Path) -> None:
 def check_prompts(path: Path, config: Config) -> PromptCheck:
     """The test of prompts for the checkpoint in `path`, before any engine starts."""
     return prompt_check(path, config.max_context_tokens)
+
+
+def planned_engine(config: Config) -> PlannedEngine:
+    """Batches without a prefix cache; a contrast adds a view for each content-free input."""
+    free = 0 if config.contrast is None else 2 if config.contrast.content_free == "both" else 1
+    return PlannedEngine(dtype=config.dtype, num_views=1 + free, max_sequences=config.batch_size)
 
 
 class TransformersSampler:

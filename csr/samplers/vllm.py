@@ -17,12 +17,13 @@ from typing import Literal
 from pydantic import Field
 
 from csr.config import ComponentConfig
+from csr.planning import PlannedEngine
 from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepSettings
 from csr.samplers._loading import check_checkpoint
 from csr.samplers._prompt_check import prompt_check
 from csr.samplers._shared import check_tokens, refuse_markers
-from csr.samplers._vllm_engine import require_vllm
+from csr.samplers._vllm_engine import planned_caches, require_vllm
 from csr.samplers._vllm_policy import Job, ServedPolicy, following, spoken
 from csr.samplers._vllm_steps import VllmSteps
 from csr.step_streams import Steps, StepStream
@@ -76,6 +77,21 @@ def check_prompts(path: Path, config: Config) -> PromptCheck:
     return prompt_check(path, config.max_context_tokens)
 
 
+def planned_engine(config: Config) -> PlannedEngine:
+    """One engine, whose prefix cache is on."""
+    cache, cpu_cache = planned_caches(config.kv_cache_gib)
+    return PlannedEngine(
+        dtype=config.dtype,
+        num_gpus=config.tensor_parallel_size,
+        num_gpus_setting="tensor_parallel_size",
+        max_sequences=config.max_num_seqs,
+        max_batch_requests=config.max_batch_requests,
+        memory_share=config.gpu_memory_utilization,
+        cache=cache,
+        cpu_cache=cpu_cache,
+    )
+
+
 class VllmSampler:
     """Implements `csr.protocols.Sampler`."""
 
@@ -100,7 +116,7 @@ class VllmSampler:
         self, requests: Sequence[StepRequest], settings: StepSettings
     ) -> list[list[StepCandidate]]:
         """See `Sampler.sample_steps`."""
-        stream = self.stream_steps(settings)
+        stream = VllmSteps(self._policy, settings, self._max_batch_requests)
         with closing(stream):
             tickets = [stream.add(request) for request in requests]
             steps: dict[int, Steps] = {}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from csr.pairing import PairingSettings, pair_trees
+from csr.planning import PlannedCall, PlannedWork
 from csr.types import (
     GeneratedResponse,
     PairingResult,
@@ -66,6 +68,20 @@ def _node(node_id: str, sampled: SampledResponse) -> StepNode:
         ),
         cumulative_reward=sampled.reward,
         kept=True,
+    )
+
+
+def planned_whole(
+    *calls: PlannedCall, num_responses: float, response_tokens: float, **more: Any
+) -> PlannedWork:
+    """The work of a source whose trees are of depth one; `more` are fields of `PlannedWork`."""
+    return PlannedWork(
+        calls=calls,
+        num_nodes=num_responses,
+        node_tokens=response_tokens,
+        num_responses=num_responses,
+        lesson_tokens=response_tokens,
+        **more,
     )
 
 

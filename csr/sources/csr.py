@@ -20,6 +20,7 @@ from csr.annotations import Evidence
 from csr.config import ComponentConfig
 from csr.growth import PathScore, PruneBy, SearchSettings
 from csr.pairing import PairChoice, PairingSettings, pair_trees
+from csr.planning import ExpectedResponse, PlannedWork, tree_calls
 from csr.protocols import (
     Diversity,
     PreferenceSource,
@@ -192,6 +193,34 @@ def _only(settings_class: Any, settings: dict[str, Any]) -> dict[str, Any]:
 def build(config: Config) -> PreferenceSource:
     """The source with its settings resolved."""
     return CSRSource(search_settings(config), pairing_settings(config))
+
+
+def planned_work(config: Config, expected: ExpectedResponse) -> PlannedWork:
+    """A tree whose every path has the expected sentences, and ends with the last of them."""
+    search = search_settings(config)
+    calls = tree_calls(
+        expected,
+        num_candidates=search.steps.num_candidates,
+        num_kept=search.keep_top + search.keep_bottom,
+        max_steps=search.max_steps,
+        max_step_tokens=search.steps.max_step_tokens,
+        max_response_tokens=search.steps.max_response_tokens,
+    )
+    num_nodes = sum(call.num_sequences for call in calls)
+    return PlannedWork(
+        calls=calls,
+        num_compared_texts=num_nodes,
+        num_nodes=num_nodes,
+        node_tokens=calls[0].generated_tokens,
+        num_responses=calls[-1].num_sequences,
+        lesson_tokens=len(calls) * calls[0].generated_tokens,
+        notes=(
+            "No path of a tree ends before its last sentence, and no two candidates of a node "
+            "are the same: a real tree is smaller by the first, and retries make it larger by the "
+            "second.",
+            "Every prompt gives a pair; the pair filter leaves some out.",
+        ),
+    )
 
 
 class CSRSource:

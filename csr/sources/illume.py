@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from csr.annotations import AnnotationVerdict, Evidence, agreed_verdicts
 from csr.config import ComponentConfig, Location
 from csr.pairing import complete_responses
+from csr.planning import ExpectedResponse, PlannedCall, PlannedWork
 from csr.prompts import PromptCheck
 from csr.protocols import (
     GenerateSettings,
@@ -34,6 +35,7 @@ from csr.sources._sampled import (
     WHOLE_RESPONSES,
     SampledResponse,
     pair_whole,
+    planned_whole,
     tree_of_sampled,
 )
 from csr.types import (
@@ -124,6 +126,25 @@ def check_prompts(config: Config) -> PromptCheck:
             )
 
     return check
+
+
+def planned_work(config: Config, expected: ExpectedResponse) -> PlannedWork:
+    """Rationales at each temperature. What a critic accepts of them nobody knows before."""
+    rationale = expected.cut(config.max_response_tokens)
+    call = PlannedCall(
+        name="rationales", num_candidates=config.num_samples, generated_tokens=rationale
+    )
+    num_sampled = config.num_samples * len(config.temperatures)
+    return planned_whole(
+        *[call] * len(config.temperatures),
+        num_responses=num_sampled,
+        response_tokens=rationale,
+        max_lessons=1 if config.makes == "pairs" else num_sampled + (config.answers is not None),
+        notes=(
+            "The critic accepts every rationale, so training is an upper bound; accepted ones of "
+            "earlier iterations come on top, and people's time is not counted.",
+        ),
+    )
 
 
 class ILLUMESource:

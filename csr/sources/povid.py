@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from csr.annotations import Evidence
 from csr.config import ComponentConfig, Location
 from csr.errors import ConfigError
+from csr.planning import ExpectedResponse, PlannedCall, PlannedWork, scoring_call, text_tokens
 from csr.prompts import PromptCheck
 from csr.protocols import PreferenceSource, SourceTools, StepSettings, TrainingTable
 from csr.records import BadRecordError
@@ -33,7 +34,7 @@ from csr.sources._policy_rewrites import (
     write_rewrites,
 )
 from csr.sources._rewrites import Knowledge, Rewrite, rewrite
-from csr.sources._sampled import pair_whole
+from csr.sources._sampled import pair_whole, planned_whole
 from csr.steps import split_steps
 from csr.types import (
     FinishReason,
@@ -107,6 +108,27 @@ def check_prompts(config: Config) -> PromptCheck:
             )
 
     return check
+
+
+def planned_work(config: Config, expected: ExpectedResponse) -> PlannedWork:
+    """References and their rewrites are scored; a policy that rewrites writes them first."""
+    reference, calls, num_edits = expected.num_tokens, list[PlannedCall](), config.num_edits
+    if config.rewriter == "policy":
+        settings = config.policy_rewrites
+        question, num_edits = text_tokens(settings.instruction) + reference, settings.max_edits
+        written = min(1.25 * reference, settings.max_rewrite_tokens)  # JSON, and a list of edits
+        calls += [PlannedCall(name="rewrite", question_tokens=question, generated_tokens=written)]
+    return planned_whole(
+        *calls,
+        scoring_call("score", 2, reference, shared="image"),
+        num_responses=2,
+        response_tokens=reference,
+        num_compared_texts=0 if config.min_similarity_drop is None else 2 * num_edits,
+        notes=(
+            "References are as long as responses are expected to be.",
+            "The image refutes each first rewrite; each edit is in a sentence of its own.",
+        ),
+    )
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ from csr.annotations import Evidence
 from csr.config import ComponentConfig
 from csr.descriptions import can_be_asked
 from csr.pairing import complete_responses
+from csr.planning import ExpectedResponse, PlannedCall, PlannedWork, scoring_call, text_tokens
 from csr.prompts import PromptCheck
 from csr.protocols import (
     GenerateSettings,
@@ -36,6 +37,7 @@ from csr.sources._sampled import (
     WHOLE_RESPONSES,
     SampledResponse,
     pair_whole,
+    planned_whole,
     tree_of_sampled,
 )
 from csr.sources._templates import check_template
@@ -95,6 +97,36 @@ def check_prompts(config: Config) -> PromptCheck:
             )
 
     return check
+
+
+def planned_work(config: Config, expected: ExpectedResponse) -> PlannedWork:
+    """A greedy and a sampled response, and the critic's two verdicts on them."""
+    response = expected.cut(config.max_response_tokens)
+    critic: dict[str, Any] = {
+        "question_tokens": text_tokens(config.critic_template) + 3 * response,
+        "num_questions": NUM_ORDERS,
+        "shared": "image",
+    }
+    if config.verdict == "written":
+        judged = PlannedCall(
+            name="critic",
+            num_contexts=NUM_ORDERS,
+            generated_tokens=config.max_verdict_tokens,
+            **critic,
+        )
+    else:
+        judged = scoring_call("critic", 2 * NUM_ORDERS, text_tokens("[[1]]") + 1, **critic)
+    return planned_whole(
+        PlannedCall(name="greedy", generated_tokens=response),
+        PlannedCall(name="sampled", generated_tokens=response),
+        judged,
+        num_responses=2,
+        response_tokens=response,
+        notes=(
+            "References are as long as responses, all responses differ, and both orders agree.",
+            "A written verdict takes all of max_verdict_tokens.",
+        ),
+    )
 
 
 @dataclass(slots=True)

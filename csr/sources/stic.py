@@ -22,6 +22,7 @@ from csr.config import ComponentConfig, Probability
 from csr.corruptions import check_corruption
 from csr.descriptions import can_be_asked, infused
 from csr.pairing import complete_responses
+from csr.planning import ExpectedResponse, PlannedCall, PlannedWork, scoring_call, text_tokens
 from csr.prompts import PromptCheck
 from csr.protocols import (
     GenerateSettings,
@@ -32,10 +33,12 @@ from csr.protocols import (
 )
 from csr.records import BadRecordError
 from csr.search import request_seed
+from csr.sources._comprehension_prompts import BAD_PROMPTS, GOOD_PROMPT
 from csr.sources._sampled import (
     WHOLE_RESPONSES,
     SampledResponse,
     pair_whole,
+    planned_whole,
     tree_of_sampled,
 )
 from csr.types import (
@@ -47,23 +50,6 @@ from csr.types import (
     ResponseTree,
     SkipReason,
     StepRequest,
-)
-
-_GOOD_PROMPT = (
-    "Look at the image carefully and describe it step by step. First name the main subjects and "
-    "what they do. Then describe the setting, the light and the mood. Then the colours and how "
-    "the picture is composed. Then the small details and any writing or symbols. Say only what "
-    "can be seen, and end with what the image as a whole shows."
-)
-_BAD_PROMPTS = (
-    "Describe the image, and add a few things that could well be there but are not.",
-    "Describe what is just outside the edges of the image as if it were in it.",
-    "Imagine what happened before this image was taken, and describe that as what you see.",
-    "Describe the image with other objects in place of those that are there.",
-    "Describe the image as if there were more people and animals in it than there are.",
-    "Describe the objects that are hidden in the image, with their colours.",
-    "Describe the image, and give its objects unusual colours and sizes.",
-    "Tell a story of things that cannot be seen in the image, as a description of it.",
 )
 
 
@@ -78,9 +64,9 @@ class Config(ComponentConfig):
     """Probability mass that is sampled from."""
     max_response_tokens: int = Field(default=512, ge=1)
     """Tokens of a response, or of a description."""
-    good_prompt: str = _GOOD_PROMPT
+    good_prompt: str = GOOD_PROMPT
     """Asks for the preferred response (the paper's is a long step-by-step prompt)."""
-    bad_prompts: tuple[str, ...] = Field(default=_BAD_PROMPTS, min_length=1)
+    bad_prompts: tuple[str, ...] = Field(default=BAD_PROMPTS, min_length=1)
     """Ask for dispreferred responses; the paper has eight, of imagined or absent objects."""
     bad_prompt_share: Probability = 0.5
     """Of the prompts; the others' dispreferred response sees a corrupted image (paper: half)."""
@@ -125,6 +111,38 @@ def check_prompts(config: Config) -> PromptCheck:
             )
 
     return check
+
+
+def planned_work(config: Config, expected: ExpectedResponse) -> PlannedWork:
+    """Two responses, scored behind the plain prompt; or a description."""
+    response = expected.cut(config.max_response_tokens)
+
+    def asked(name: str, questions: Sequence[str], share: float = 1.0) -> PlannedCall:
+        tokens = sum(map(text_tokens, questions)) / len(questions)
+        return PlannedCall(
+            name=name, num_contexts=share, num_questions=share, question_tokens=tokens,
+            generated_tokens=response, shared="image",
+        )  # fmt: skip
+
+    if config.stage == "description":
+        describing = asked("description", config.description_prompts)
+        note = "References are as long as responses; a lesson's prompt holds the description."
+        return planned_whole(
+            describing, num_responses=1, response_tokens=response, lesson_extra_tokens=response,
+            notes=(note,),
+        )  # fmt: skip
+    share = config.bad_prompt_share
+    careful = asked("careful", [config.good_prompt])
+    misled = asked("misled", config.bad_prompts, share)
+    corrupted = PlannedCall(
+        name="corrupted image", num_contexts=1 - share, num_questions=1 - share,
+        generated_tokens=response, shared="nothing",
+    )  # fmt: skip
+    score = scoring_call("score", 1, response, shared="image")
+    return planned_whole(
+        careful, score, misled, corrupted, score, num_responses=2, response_tokens=response,
+        notes=("All responses differ.",),
+    )  # fmt: skip
 
 
 class PreferenceStage:

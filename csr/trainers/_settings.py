@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from csr.config import ComponentConfig
+from csr.planning import PlannedTraining
 from csr.trainers._policy_files import DeviceName, DtypeName
 
 
@@ -64,6 +65,26 @@ class TrainingSettings(ComponentConfig):
             return self.num_steps
         num_rounds = math.ceil(num_rows / (self.batch_size * self.num_processes))
         return math.ceil(num_rounds / self.gradient_accumulation_steps) * self.num_epochs
+
+    def planned(
+        self, num_rows: int, *, sequences: int, reference_sequences: int = 0
+    ) -> PlannedTraining:
+        """The work on `num_rows` lessons of so many sequences each."""
+        return PlannedTraining(
+            num_updates=self.total_updates(num_rows),
+            num_reference_rows=num_rows if reference_sequences else 0,
+            sequences=sequences,
+            reference_sequences=reference_sequences,
+            batch_size=self.batch_size,
+            num_processes=self.num_processes,
+            num_processes_setting="num_processes",
+            lora_rank=self.lora_rank,
+            gradient_checkpointing=self.gradient_checkpointing,
+            checkpointing_setting="gradient_checkpointing",
+            dtype=self.dtype,
+            dtype_setting="dtype",
+            num_checkpoints=2 if self.checkpoint_every_num_steps else 0,
+        )
 
     def total_updates(self, num_rows: int) -> int:
         """Rows that pass in all, repetitions counted."""

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from csr.planning import PlannedTraining
 from csr.protocols import Trainer as TrainerProtocol
 from csr.protocols import TrainingTable
 from csr.trainers._adapter_trainer import AdapterTrainer
@@ -93,6 +94,16 @@ def build(config: Config) -> TrainerProtocol:
 def check_model(path: Path) -> None:
     """ModelError where the weights at `path` are quantised, which training cannot merge into."""
     stored_dtype(path)
+
+
+def planned_training(config: Config, num_lessons: int) -> PlannedTraining:
+    """Two sequences a pair, and one more where an image term looks at a corrupted image."""
+    terms = config.image_terms
+    return config.planned(
+        num_lessons,
+        sequences=2 + (terms is not None and terms.need_corruption),
+        reference_sequences=2 + (terms is not None and len(terms.reference_columns) > 0),
+    )
 
 
 class DPO(AdapterTrainer):

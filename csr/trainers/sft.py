@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
+from csr.planning import PlannedTraining
 from csr.protocols import Trainer as TrainerProtocol
 from csr.protocols import TrainingTable
 from csr.trainers._adapter_trainer import AdapterTrainer
@@ -43,6 +44,11 @@ def build(config: Config) -> TrainerProtocol:
 def check_model(path: Path) -> None:
     """ModelError where the weights at `path` are quantised, which training cannot merge into."""
     stored_dtype(path)
+
+
+def planned_training(config: Config, num_lessons: int) -> PlannedTraining:
+    """One sequence a demonstration."""
+    return config.planned(num_lessons, sequences=1)
 
 
 class SFT(AdapterTrainer):

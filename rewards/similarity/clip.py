@@ -22,6 +22,7 @@ from csr.config import ComponentConfig, Location
 from csr.errors import EnvironmentFault, NumericalError
 from csr.images import load_image
 from csr.memory import memory_errors
+from csr.planning import PlannedSimilarity
 from csr.protocols import Similarity
 from csr.types import ImageRef
 
@@ -79,6 +80,13 @@ def check(config: Config) -> None:
     _device(config.device)
     _, weights, _ = find_model(config.model, config.pretrained)
     check_weights([weights])
+
+
+def planned_similarity(config: Config) -> PlannedSimilarity | None:
+    """By the towers' sizes; None where its files are not here, or tell them in another way."""
+    from rewards.similarity._towers import planned_towers
+
+    return planned_towers(config.model, dtype=config.precision, dtype_setting="precision")
 
 
 class ClipSimilarity:

@@ -8,7 +8,7 @@ from csr.errors import ConfigError, DataError
 from flows.compare import RunMetrics, Spread, compare_runs
 from flows.comparison_views import cell, to_json, to_markdown, to_rich
 from flows.matched_recall import chair_s_at
-from flows.pareto import pareto_chart, pareto_svg
+from flows.pareto import pareto_chart, pareto_svg, spread_apart
 
 
 def figures(chair_s: float, recall: float, sentences: float) -> dict[str, float]:
@@ -222,6 +222,21 @@ def test_the_plot_draws_each_configuration_from_the_base_on() -> None:
     picture = ElementTree.fromstring(pareto_svg(compare_runs(CSR + RANDOM)))
     names = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert names[-2:] == ["csr", "random"]
+
+
+@pytest.mark.parametrize(
+    ("places", "apart"),
+    [
+        ([10, 50], [10, 50]),
+        ([50, 10, 10], [50, 10, 19]),
+        ([52, 50, 159, 160], [59, 50, 151, 160]),
+        ([], []),
+    ],
+)
+def test_names_beside_the_plot_do_not_cover_each_other(
+    places: list[float], apart: list[float]
+) -> None:
+    assert spread_apart(places, distance=9, largest=160) == apart
 
 
 def test_there_is_no_plot_without_both_figures() -> None:

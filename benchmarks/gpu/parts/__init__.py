@@ -1,0 +1,1 @@
+"""One file a part: `measure(bench)` returns its figures as plain JSON."""

@@ -1,0 +1,195 @@
+"""`csr plan`: what it says of recipes, and of what it cannot plan."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csr.planning import ExpectedResponse
+from flows.config import load_recipe
+from flows.planning.plan import PlanRequest
+from flows.planning.plan import plan as planned
+from tests.scripted_run import Csr, files_below, write_recipe
+from tests.unit.test_plan_geometry import write_config
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+CSR = RECIPES / "csr_llava15_7b.yaml"
+LLAVA = ("--model-geometry", "llava-1.5-7b")
+GEOMETRIES = {
+    "llava-hf/llava-1.5-7b-hf": "llava-1.5-7b",
+    "llava-hf/llava-v1.6-mistral-7b-hf": "llava-v1.6-mistral-7b",
+}
+
+
+def shape_of(recipe: Path, *settings: str, **asked: Any) -> dict[str, Any]:
+    loaded = load_recipe(recipe, settings)
+    request: dict[str, Any] = {
+        "gpu": "H200",
+        "question_tokens": 45,
+        "expected": ExpectedResponse(num_sentences=8, tokens_per_sentence=20),
+        "model_geometry": GEOMETRIES.get(loaded.policy.model),
+    }
+    return planned(loaded, PlanRequest(**(request | asked)))
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("gpu", ["H100", "CPU"])
+def test_every_recipe_is_planned_whole(recipe: Path, gpu: str) -> None:
+    shape = shape_of(recipe, gpu=gpu, num_evaluation_prompts=7)
+    loaded = load_recipe(recipe)
+    told = [number for group in shape["iterations"] for number in group["iterations"]]
+    assert told == list(range(1, loaded.num_iterations + 1))
+    for group in shape["iterations"]:
+        assert None not in group["seconds"].values()
+        assert group["total_seconds"] == pytest.approx(sum(group["seconds"].values()))
+    assert shape["run"]["seconds"] > 0
+    assert not [line for line in shape["not_counted"] if "source" in line or "sampler" in line]
+
+
+def test_the_paper_s_run_on_one_h200() -> None:
+    """Preset `released` is the tree of the figures that were worked out before."""
+    shape = shape_of(
+        CSR, "source.preset=released", "sampler.gpu_memory_utilization=0.9",
+        "trainer.dtype=bfloat16", "similarity.precision=bf16", num_prompts=12_000,
+        num_evaluation_prompts=0,
+    )  # fmt: skip
+    [group] = shape["iterations"]
+    hours = {stage: seconds / 3600 for stage, seconds in group["seconds"].items()}
+    assert group["iterations"] == [1, 2, 3]
+    assert hours["sample: decode"] == pytest.approx(0.92, rel=0.05)
+    assert hours["sample: prefill"] == pytest.approx(0.60, rel=0.10)
+    assert hours["sample: score"] * 3600 == pytest.approx(56, rel=0.05)
+    # The reference is computed beside the training; nothing is checkpointed.
+    assert hours["train"] == pytest.approx(0.17 + 0.37, rel=0.10)
+    assert group["sampling"]["trees_in_kv_cache"] == pytest.approx(74, abs=1)
+    assert group["sampling"]["schedule"] == "level_by_level"
+    assert group["total_seconds"] == pytest.approx(sum(group["seconds"].values()))
+    assert shape["run"]["seconds"] == shape["base_seconds"] + 3 * group["total_seconds"]
+    [advice] = [line for line in shape["advice"] if "shard_size" in line]
+    assert "shard_size=73" in advice
+    kept = shape_of(CSR, "source.preset=released", "shard_size=60", num_prompts=12_000)
+    assert kept["iterations"][0]["sampling"]["schedule"] == "kept"
+
+
+def test_float16_is_trained_in_float32_unless_told_otherwise() -> None:
+    [wide] = shape_of(CSR)["iterations"]
+    [narrow] = shape_of(CSR, "trainer.dtype=bfloat16")["iterations"]
+    ratio = wide["seconds"]["train"] / narrow["seconds"]["train"]
+    assert ratio == pytest.approx(989 / 67)
+    assert wide["memory"]["training"]["dtype"] == "float32"
+    assert any("trainer.dtype=bfloat16" in line for line in shape_of(CSR)["advice"])
+
+
+def test_what_does_not_fit_is_said() -> None:
+    shape = shape_of(CSR, gpu="rtx 4090")
+    [group] = shape["iterations"]
+    assert not group["memory"]["training"]["fits"]
+    assert not group["memory"]["sampling"]["fits"]
+    assert any("Sampling does not fit" in line for line in shape["advice"])
+    [mend] = [line for line in shape["advice"] if "Training does not fit" in line]
+    assert "trainer.gradient_checkpointing=true" in mend
+
+
+def test_gpus_that_are_idle_or_missing_are_named() -> None:
+    settings = ("sampler.tensor_parallel_size=4",)
+    advice = shape_of(CSR, *settings, num_gpus=2)["advice"]
+    assert any("asks for 4 GPUs, and there are 2" in line for line in advice)
+    assert any("trainer.num_processes=2" in line for line in advice)
+    assert not any("GPUs" in line for line in shape_of(CSR)["advice"])
+
+
+def test_stages_of_a_method_are_planned_apart() -> None:
+    shape = shape_of(RECIPES / "stic_llava16_mistral_7b.yaml")
+    first, second = shape["iterations"]
+    assert (first["iterations"], second["iterations"]) == ([1], [2])
+    assert (first["num_prompts"], second["num_prompts"]) == (6000, 5000)
+    assert first["seconds"]["measure"] == first["seconds"]["sample: score"] == 0
+    assert any("as many tokens as they may" in line for line in shape["not_counted"])
+
+
+def test_a_component_that_tells_nothing_is_not_guessed(tmp_path: Path) -> None:
+    shape = shape_of(write_recipe(tmp_path / "data"), model_geometry="tiny-world")
+    [group] = shape["iterations"]
+    assert group["num_prompts"] == 6
+    assert group["seconds"]["sample: decode"] is None
+    assert group["seconds"]["train"] is None
+    assert sum("'scripted'" in line for line in shape["not_counted"]) == 3
+    assert group["disk"]["tables_bytes"] > 0
+
+
+def test_prompts_are_as_many_as_the_file_holds(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "data")
+    many = "data.num_prompts_per_iteration=999"
+    asked = {"model_geometry": "tiny-world"}
+    assert shape_of(recipe, many, **asked)["iterations"][0]["num_prompts"] == 12
+    given = shape_of(recipe, many, **asked, num_prompts=50)
+    assert given["iterations"][0]["num_prompts"] == 50
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_everything_printed_says_that_it_is_an_estimate(csr: Csr, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    answer = csr("plan", CSR, *LLAVA, "--gpu", "h100", "--home", home)
+    assert (answer.status, answer.err) == (0, "")
+    for words in (
+        "ESTIMATE",
+        "sample: prefill",
+        "whole trees that fit",
+        "Assumed:",
+        "Not counted:",
+    ):
+        assert words in answer.out
+    shape = csr("plan", CSR, *LLAVA, "--json", "--home", home).json()
+    assert shape["estimate"] is True
+    assert shape["assumptions"]
+    assert files_below(home) == []
+    assert not home.exists()
+
+
+def test_lengths_are_the_user_s_to_say(csr: Csr) -> None:
+    short, long = (
+        csr("plan", CSR, *LLAVA, "--sentences", number, "--json").json()["iterations"][0]
+        for number in (4, 8)
+    )
+    assert long["sampling"]["tokens_generated_per_prompt"] == (5 + 7 * 25) * 20
+    assert short["sampling"]["tokens_generated_per_prompt"] == (5 + 3 * 25) * 20
+
+
+def test_a_directory_needs_no_weights(csr: Csr, tmp_path: Path) -> None:
+    model = write_config(tmp_path / "m", {"model_type": "llava", "dtype": "bfloat16"})
+    setting = ("--set", f"policy.model={model}")
+    shape = csr("plan", CSR, *setting, "--json").json()
+    assert shape["model"]["num_parameters"] == pytest.approx(7.06e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--gpu", "H1000"), "Did you mean 'H100'? Known: H100, H200, A100, L40S, RTX4090, CPU."),
+        ((), "--model-geometry (llava-1.5-7b,"),
+        (("--model-geometry", "gpt"), "There is no known geometry 'gpt'"),
+        ((*LLAVA, "--set", "trainer.bet=1"), "trainer.bet: unknown setting. Did you mean 'beta'?"),
+        ((*LLAVA, "--sentences", "0"), "Must be >= 1"),
+        ((*LLAVA, "--tokens-per-sentence", "inf"), "Must be <= 1000000"),
+        ((*LLAVA, "--num-prompts", "-3"), "Must be >= 1"),
+    ],
+)
+def test_a_mistake_is_one_message_and_status_2(
+    csr: Csr, arguments: tuple[str, ...], message: str
+) -> None:
+    answer = csr("plan", CSR, *arguments, "--json")
+    assert answer.status == 2
+    assert message in " ".join(answer.err.replace("│", " ").split())
+    assert "Traceback" not in answer.err
+    assert answer.out == ""
+
+
+def test_a_model_that_does_not_tell_its_image_tokens_needs_them(csr: Csr, tmp_path: Path) -> None:
+    model = write_config(tmp_path / "m", {"model_type": "qwen2_5_vl", "dtype": "bfloat16"})
+    setting = ("--set", f"policy.model={model}")
+    assert "--image-tokens N" in csr("plan", CSR, *setting).err
+    shape = csr("plan", CSR, *setting, "--image-tokens", 300, "--json").json()
+    assert shape["model"]["image_tokens"] == 300
+    assert any("image tower" in line for line in shape["not_counted"])
