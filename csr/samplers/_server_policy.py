@@ -121,6 +121,7 @@ class RemotePolicy(PromptedPolicy):
     @property
     def max_context_tokens(self) -> int:
         """Tokens of prompt and response together that every endpoint takes."""
+        self._check_loaded()
         return self._max_context_tokens
 
     def params(self, **settings: Any) -> dict[str, Any]:
@@ -130,7 +131,7 @@ class RemotePolicy(PromptedPolicy):
 
     def call(self, job: Job) -> Call:
         """The request for a job. DataError where its image is no longer what it was."""
-        assert self._sha256, "load_policy comes first, and must have succeeded"
+        self._check_loaded()
         written = self.written_ids(job.prompt.text, with_image=job.with_image)
         image = self._png(job.prompt) if job.with_image else None
         key = f"{image_identity(job.prompt.image)}\n{job.prompt.text}"
@@ -169,6 +170,9 @@ class RemotePolicy(PromptedPolicy):
         self.counts["num_cached_tokens"] += found.num_cached_tokens
         self.counts["num_generated_tokens"] += sum(len(each.token_ids) for each in found.choices)
         return found
+
+    def _check_loaded(self) -> None:
+        assert self._sha256, "load_policy comes first, and must have succeeded"
 
     def _png(self, prompt: Prompt) -> dict[str, str]:
         """The prompt's image as it travels."""
