@@ -83,7 +83,10 @@ class PlannedWork:
     """What a source asks of the engine for one prompt, and what it makes of the answers."""
 
     calls: tuple[PlannedCall, ...]
-    """In order; each goes over all prompts of a shard before the next begins."""
+    """In order."""
+    in_waves: bool = False
+    """Whether prompts go through their calls each by itself, as many at once as the cache holds.
+    Else a call goes over all prompts of a shard before the next begins."""
     num_compared_texts: float = 0.0
     """Texts that a similarity compares with the prompt's image."""
     num_nodes: float

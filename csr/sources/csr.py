@@ -209,6 +209,7 @@ def planned_work(config: Config, expected: ExpectedResponse) -> PlannedWork:
     num_nodes = sum(call.num_sequences for call in calls)
     return PlannedWork(
         calls=calls,
+        in_waves=True,
         num_compared_texts=num_nodes,
         num_nodes=num_nodes,
         node_tokens=calls[0].generated_tokens,

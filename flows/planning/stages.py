@@ -162,11 +162,12 @@ def _speaker(parts: Parts, setting: Setting) -> tuple[EngineMemory | None, Speak
 
 def _sampling(work: PlannedWork, setting: Setting, speaker: Speaker) -> Sampling:
     calls = work.calls
-    schedule = schedule_of(speaker, calls, setting.shard_size, setting.num_prompts)
+    batch = min(setting.shard_size, setting.num_prompts)
+    wave = _wave_prompts(speaker, calls, batch) if work.in_waves else batch
+    schedule = schedule_of(speaker, calls, wave)
     possible = SCHEDULES if speaker.block_tokens else SCHEDULES[-1:]
     readings = {each: costs.read_calls(speaker, calls, each) for each in possible}
     held = costs.held_tokens(speaker, calls)
-    wave = min(setting.shard_size, setting.num_prompts)
     return Sampling(
         schedule=schedule,
         decode_seconds=costs.decode_seconds(speaker, calls, setting.num_prompts, wave),
@@ -181,21 +182,27 @@ def _sampling(work: PlannedWork, setting: Setting, speaker: Speaker) -> Sampling
     )
 
 
-def schedule_of(
-    speaker: Speaker, calls: Sequence[PlannedCall], shard_size: int, num_prompts: int
-) -> Schedule:
-    """A shard's prompts take turns, call after call: all of it fits, or each displaces the next."""
+def _wave_prompts(speaker: Speaker, calls: Sequence[PlannedCall], num_prompts: int) -> int:
+    """Prompts that grow at once where as many are begun as the cache holds, one at least."""
+    if speaker.block_tokens is None:
+        return num_prompts
+    fitting = int(speaker.capacity_tokens / costs.held_tokens(speaker, calls))
+    return max(min(num_prompts, fitting), 1)
+
+
+def schedule_of(speaker: Speaker, calls: Sequence[PlannedCall], num_prompts: int) -> Schedule:
+    """So many prompts take turns, call after call: all fit, or each displaces the next."""
     if speaker.block_tokens is None:
         return "none"
     fitting = speaker.capacity_tokens / costs.held_tokens(speaker, calls)
-    return "kept" if min(shard_size, num_prompts) <= fitting else "level_by_level"
+    return "kept" if num_prompts <= fitting else "level_by_level"
 
 
 def _asking_seconds(
     speaker: Speaker, calls: Sequence[PlannedCall], num_prompts: int, batch: int
 ) -> float:
     """Reading and writing of all calls."""
-    schedule = schedule_of(speaker, calls, batch, num_prompts)
+    schedule = schedule_of(speaker, calls, min(batch, num_prompts))
     reading = costs.read_calls(speaker, calls, schedule)
     writing = costs.decode_seconds(speaker, calls, num_prompts, min(batch, num_prompts))
     return writing + costs.prefill_seconds(speaker, reading) * num_prompts

@@ -14,6 +14,7 @@ from tests.unit.test_plan_geometry import write_config
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 CSR = RECIPES / "csr_llava15_7b.yaml"
+SIMA = RECIPES / "sima_llava15_7b.yaml"
 LLAVA = ("--model-geometry", "llava-1.5-7b")
 GEOMETRIES = {
     "llava-hf/llava-1.5-7b-hf": "llava-1.5-7b",
@@ -57,18 +58,27 @@ def test_the_paper_s_run_on_one_h200() -> None:
     hours = {stage: seconds / 3600 for stage, seconds in group["seconds"].items()}
     assert group["iterations"] == [1, 2, 3]
     assert hours["sample: decode"] == pytest.approx(0.92, rel=0.05)
-    assert hours["sample: prefill"] == pytest.approx(0.60, rel=0.10)
+    assert hours["sample: prefill"] == pytest.approx(0.15, rel=0.10)
     assert hours["sample: score"] * 3600 == pytest.approx(56, rel=0.05)
     # The reference is computed beside the training; nothing is checkpointed.
     assert hours["train"] == pytest.approx(0.17 + 0.37, rel=0.10)
     assert group["sampling"]["trees_in_kv_cache"] == pytest.approx(74, abs=1)
-    assert group["sampling"]["schedule"] == "level_by_level"
+    assert group["sampling"]["schedule"] == "kept"  # a shard has 512, and 74 grow at once
+    by_levels = group["sampling"]["prefill_seconds"]["level_by_level"]
+    assert by_levels / 3600 == pytest.approx(0.60, rel=0.10)
     assert group["total_seconds"] == pytest.approx(sum(group["seconds"].values()))
     assert shape["run"]["seconds"] == shape["base_seconds"] + 3 * group["total_seconds"]
-    [advice] = [line for line in shape["advice"] if "shard_size" in line]
-    assert "shard_size=73" in advice
-    kept = shape_of(CSR, "source.preset=released", "shard_size=60", num_prompts=12_000)
-    assert kept["iterations"][0]["sampling"]["schedule"] == "kept"
+    assert not any("shard_size" in line for line in shape["advice"])
+
+
+def test_a_source_that_asks_in_batches_is_told_how_many_prompts_the_cache_holds() -> None:
+    narrow = ("trainer.dtype=bfloat16", "trainer.num_epochs=1")
+    [group] = (shape := shape_of(SIMA, "shard_size=4096", *narrow))["iterations"]
+    assert group["sampling"]["schedule"] == "level_by_level"
+    num = group["sampling"]["trees_in_kv_cache"]
+    assert any(f"shard_size={num}" in line for line in shape["advice"])
+    [group] = shape_of(SIMA, f"shard_size={num}", *narrow)["iterations"]
+    assert group["sampling"]["schedule"] == "kept"
 
 
 def test_float16_is_trained_in_float32_unless_told_otherwise() -> None:
