@@ -1,0 +1,1 @@
+"""What the pipeline costs on a CPU, against what it replaces: `make bench`."""
