@@ -28,23 +28,7 @@ from storage.trees import trees_from_table, trees_to_table
 NUM_PROMPTS = 64
 SIZES = (16, 64, 256)
 """Prompts of a shard, for the growth."""
-_WORDS = [
-    "a",
-    "red",
-    "blue",
-    "ring",
-    "circle",
-    "square",
-    "is",
-    "at",
-    "the",
-    "top",
-    "left",
-    "below",
-    "beside",
-    "and",
-    "it",
-]
+_WORDS = "a red blue ring circle square is at the top left below beside and it".split()  # noqa: SIM905
 
 
 def measure(work: Path, rounds: int) -> Json:
