@@ -3,9 +3,9 @@
     open nodes -> candidates -> drop duplicates -> score -> keep best and worst -> open nodes
 
 A tree whose level is sampled is scored while the others' sampling goes on, and then asks for its
-next level: no tree waits for another. As many trees grow at once as the engine's cache holds whole,
-so that what a level has computed is still there for the next. A sampler that knows only batches
-gets all trees' levels together, and a scorer that asks the sampler itself has it for itself.
+next level: no tree waits for another. As many trees grow at once as have room in the engine's
+cache, so that what a level has computed is still there for the next. A sampler that knows only
+batches gets all trees' levels together, and a scorer that asks the sampler itself has it alone.
 
 Every request has its own seed, made of the prompt and its place in the tree: a tree is the same
 whatever else is sampled beside it. What is asked when depends on what has ended, never on the
@@ -86,7 +86,7 @@ class _Growth:
         self._admit()
         for ticket, candidates in self._stream.take():
             self._answered(*self._asked.pop(ticket), candidates)
-        self._grow()
+        self._grow_scored()
         self._score()
 
     def _admit(self) -> None:
@@ -130,18 +130,23 @@ class _Growth:
             return
         trees, self._sampled = self._sampled, []
         groups = [group for tree in trees for group in tree.groups()]
-        self._scored = trees, self._pool.submit(self._scorer.score, groups)
         if alone:
-            self._grow()
+            # In this thread: an engine keeps the order of its work for each thread by itself.
+            self._grow(trees, self._scorer.score(groups))
+        else:
+            self._scored = trees, self._pool.submit(self._scorer.score, groups)
 
-    def _grow(self) -> None:
-        """Give the trees that were scored their next level."""
-        if self._scored is None:
-            return
-        (trees, future), self._scored = self._scored, None
-        scores = iter(future.result())
+    def _grow_scored(self) -> None:
+        """Go on with the trees that were scored in the background."""
+        if self._scored is not None:
+            (trees, future), self._scored = self._scored, None
+            self._grow(trees, future.result())
+
+    def _grow(self, trees: Sequence[GrowingTree], scored: Sequence[Sequence[StepScore]]) -> None:
+        """Give trees their next level."""
+        scores = iter(scored)
         for tree in trees:
-            tree.grow([next(scores) for _ in tree.open])
+            tree.grow([list(next(scores)) for _ in tree.open])
             if tree.open:
                 self._ask_level(tree)
             else:

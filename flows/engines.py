@@ -15,6 +15,9 @@ from storage.manifest import fingerprint
 TOKEN_COUNTS = ("num_prompt_tokens", "num_cached_tokens", "num_generated_tokens")
 """Tokens read, those of them found in the prefix cache, and tokens written."""
 
+FAULT_COUNTS = ("num_retries", "num_set_aside")
+"""Requests that were asked again, and servers that were given up, of a sampler that asks any."""
+
 
 class Engines:
     """Hands stages a sampler that speaks for the wanted policy, and a similarity."""
@@ -53,9 +56,10 @@ class Engines:
         return self._second_similarity
 
     def counts(self) -> Counter[str]:
-        """What the sampler has done so far, by the names of `TOKEN_COUNTS`."""
+        """What the sampler has done so far, and what went wrong for it, by the names above."""
         stats = self._sampler.stats() if self._sampler is not None else {}
-        return Counter({name: int(stats.get(name, 0)) for name in TOKEN_COUNTS})
+        names = (*TOKEN_COUNTS, *(name for name in FAULT_COUNTS if name in stats))
+        return Counter({name: int(stats.get(name, 0)) for name in names})
 
     def close(self) -> None:
         """Free every engine. Safe to call twice."""

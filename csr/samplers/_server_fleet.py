@@ -1,7 +1,8 @@
 """Endpoints as one engine: spreads requests, tries again, sets aside what fails, takes it back.
 
 Everything here runs in one event loop in a thread of its own, so nothing is locked; callers hand
-in requests and get futures. Where a request runs depends on the clock; its answer does not.
+in requests and get futures. Where a request runs depends on the clock; its answer does not, as far
+as the endpoints compute alike.
 
 A request prefers the endpoint that its key has always had, since that has its prompt in the cache
 (rendezvous hashing: when an endpoint is lost, only its own keys move). It goes to another one where
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import math
@@ -146,6 +148,12 @@ class Fleet:
             await asyncio.sleep(delay)
         try:
             return await load(endpoint)
+        except PolicyGone as error:
+            raise ModelError(
+                f"{endpoint.url} has no route for token ids ({error}). Start it by the pinned vLLM "
+                "as `vllm serve MODEL --enable-scale-out`; a gateway before it must pass "
+                "/inference on."
+            ) from None
         except ServerFault as error:
             raise ModelError(f"{endpoint.url} fails on a first request ({error}).") from None
 
@@ -162,6 +170,8 @@ class Fleet:
             call = self._pending.popleft()
             endpoint.num_running += 1
             call.task = self._loop.create_task(self._work(call, endpoint))
+            # Not at the end of the task's own code, which one that is given up early never enters.
+            call.task.add_done_callback(functools.partial(self._ended, call, endpoint))
 
     def _chosen(self, key: str) -> Endpoint | None:
         live = [each for each in self.endpoints if each.aside is None]
@@ -182,14 +192,14 @@ class Fleet:
                 _settle(call, (endpoint, answer))
             else:
                 self._pending.appendleft(call)
-        except asyncio.CancelledError:
-            call.future.cancel()
-            raise
         except Exception as error:  # whatever it is belongs to whoever asked
             _settle(call, error=error)
-        finally:
-            endpoint.num_running -= 1
-            self._dispatch()
+
+    def _ended(self, call: Call, endpoint: Endpoint, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            call.future.cancel()
+        endpoint.num_running -= 1
+        self._dispatch()
 
     async def _tried(self, call: Call, endpoint: Endpoint) -> dict[str, Any] | None:
         """The answer; None where the endpoint was set aside."""
@@ -253,7 +263,7 @@ class Fleet:
                 break
             except Unavailable:
                 continue
-            except CSRError as error:
+            except Exception as error:  # nobody else would tell, and it may pass
                 if str(error) != told:
                     logger.warning("The endpoint %s stays aside: %s", endpoint.url, error)
                 told = str(error)

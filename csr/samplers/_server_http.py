@@ -22,6 +22,9 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 """Of one answer: 8 candidates of 1,000 tokens with 20 alternatives each are about 10 MB."""
 _MAX_QUOTED_CHARACTERS = 300
 _CONNECT_SECONDS = 10.0
+_KEPT_SECONDS = 2.0
+"""Of a connection without requests. `vllm serve` drops it after 5, and a request that meets that
+moment is lost."""
 _LOOK_SECONDS = 10.0
 """For /health, /v1/models and /metrics, which a busy server answers too."""
 _TRANSIENT = frozenset({408, 425, 429, 502, 503, 504})
@@ -59,13 +62,20 @@ class Endpoint:
         headers = {"Accept-Encoding": "identity"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        self._client = httpx.AsyncClient(
-            headers=headers,
-            follow_redirects=False,
-            trust_env=not is_loopback(url),
-            timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS, pool=None),
-            limits=httpx.Limits(max_connections=None),
-        )
+        try:
+            self._client = httpx.AsyncClient(
+                headers=headers,
+                follow_redirects=False,
+                trust_env=not is_loopback(url),
+                timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS, pool=None),
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEPT_SECONDS),
+            )
+        except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+            raise ConfigError(
+                f"No connection to {url} can be set up ({type(error).__name__}: {error}). Look at "
+                "the environment's proxies (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY; SOCKS is not "
+                "supported) and certificates (SSL_CERT_FILE, SSL_CERT_DIR)."
+            ) from None
 
     async def generate(self, body: dict[str, Any]) -> dict[str, Any]:
         """The answer of the route that takes token ids. See `_asked` for what it raises."""
@@ -105,7 +115,7 @@ class Endpoint:
             return kind.model_validate(value)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))[:100]
+            place = shown(".".join(map(str, first["loc"])), 100)
             raise ModelError(
                 f"{self.url} answered in an unknown form ({place}: {first['msg'][:100]}). This "
                 "version of its vLLM does not fit; install the pinned one there."

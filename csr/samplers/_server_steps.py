@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
+from concurrent.futures import Future
 from queue import SimpleQueue
+from typing import Any
 
 from csr.protocols import StepSettings
 from csr.samplers._server_fleet import Call
@@ -27,6 +30,7 @@ class ServerSteps:
         self._rounds = StepRounds(policy, settings)
         self._tickets: deque[int] = deque()
         """Those not taken yet, the oldest first."""
+        self._waiting: deque[Round] = deque()
         self._running: dict[Call, tuple[Round, Job]] = {}
         self._answered: SimpleQueue[Call] = SimpleQueue()
 
@@ -34,7 +38,8 @@ class ServerSteps:
         """See `StepStream.add`."""
         first = self._rounds.begin(request)
         self._tickets.append(first.ticket)
-        self._submit(first)
+        self._waiting.append(first)
+        self._submit()
         return first.ticket
 
     def take(self) -> list[tuple[int, Steps]]:
@@ -49,20 +54,28 @@ class ServerSteps:
     def close(self) -> None:
         """See `StepStream.close`."""
         self._fleet.abandon(list(self._running))
+        self._waiting.clear()
         self._running.clear()
         self._tickets.clear()
 
-    def _submit(self, asked: Round) -> None:
-        params = self._policy.params(**self._rounds.params(asked))
-        job = Job(asked.prompt, asked.response_ids, params)
-        call = self._policy.call(job)
-        self._running[call] = asked, job
-        call.future.add_done_callback(lambda _: self._answered.put(call))
-        self._fleet.submit(call)
+    def _submit(self) -> None:
+        """Twice what may run keeps the endpoints busy, and few images in memory."""
+        while self._waiting and len(self._running) < 2 * self._fleet.num_slots:
+            asked = self._waiting.popleft()
+            params = self._policy.params(**self._rounds.params(asked))
+            job = Job(asked.prompt, asked.response_ids, params)
+            call = self._policy.call(job)
+            self._running[call] = asked, job
+            call.future.add_done_callback(functools.partial(self._note, call))
+            self._fleet.submit(call)
+
+    def _note(self, call: Call, future: Future[Any]) -> None:
+        self._answered.put(call)
 
     def _go_on(self, call: Call) -> None:
         asked, job = self._running.pop(call)
         answer = self._policy.answer(job, call)
         answers = [choice.spoken for choice in answer.choices]
-        for further in self._rounds.go_on(asked, answers):
-            self._submit(further)
+        # Further rounds first: their request is nearer to its end than those that wait.
+        self._waiting.extendleft(reversed(self._rounds.go_on(asked, answers)))
+        self._submit()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from csr.errors import ConfigError
+from csr.errors import ConfigError, ModelError
 from csr.protocols import StepSettings
 from csr.samplers._prompted_policy import PromptedPolicy, Spoken
 from csr.samplers._shared import (
@@ -154,6 +154,11 @@ class StepRounds:
         media = set(self._policy.media_ids)
         known = {i: value for i, value in row.items() if i not in media}
         ranked = sorted(known, key=lambda i: (-known[i], i))
+        if len(ranked) < len(chains):
+            raise ModelError(
+                f"The engine named {len(ranked)} first tokens where {len(chains)} were asked for. "
+                "Install the pinned vLLM there."
+            )
         for chain in chains:
             token = ranked[chain.index]
             self._extend(chain, [token], [known[token]], at_eos=token in self._policy.eos_ids)

@@ -17,11 +17,12 @@ same paths. docs/remote_engines.md has the commands.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import Field, field_validator
 
 from csr.config import ComponentConfig
@@ -35,7 +36,7 @@ from csr.samplers._server_http import Endpoint
 from csr.samplers._server_policy import Job, RemotePolicy
 from csr.samplers._server_steps import ServerSteps
 from csr.samplers._shared import check_tokens, refuse_markers, refuse_schema
-from csr.step_streams import Steps, StepStream
+from csr.step_streams import StepStream, all_steps
 from csr.types import GeneratedResponse, PolicyRef, Prompt, StepCandidate, StepRequest
 
 
@@ -48,7 +49,7 @@ class Config(ComponentConfig):
     model: str | None = None
     """The name under which the endpoints serve the model (--served-model-name); None goes by the
     directory that each server lists for its models."""
-    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key_env: str | None = None
     """Name of the environment variable that holds the servers' API key; None sends no key."""
     max_running_requests: int = Field(default=32, ge=1, le=4096)
     """Requests that one endpoint has at once; each is as many sequences as it has candidates. More
@@ -61,6 +62,24 @@ class Config(ComponentConfig):
     endpoint_tolerance: float = Field(default=1e-3, gt=0)
     """Largest difference in nats per token between two endpoints' log-probabilities of one text
     (fp32; use about 0.1 in bf16)."""
+
+    @field_validator("endpoints", mode="before")
+    @classmethod
+    def _refuse_text(cls, value: object) -> object:
+        if isinstance(value, str):  # not shown: it may hold a password
+            raise ValueError("is one text. Give a list: endpoints: [http://127.0.0.1:8000].")
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _check_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
+            # Not shown: who takes the key itself for its variable's name has given a secret.
+            raise ValueError(
+                "is no name of an environment variable in capitals, such as CSR_VLLM_KEY. Give "
+                "the name of the variable that holds the key, not the key."
+            )
+        return value
 
     @field_validator("endpoints")
     @classmethod
@@ -82,7 +101,11 @@ def check_model(path: Path) -> None:
 
 
 def check_prompts(path: Path, config: Config) -> PromptCheck:
-    """The test of prompts for the checkpoint in `path`; a server may allow less than that does."""
+    """The test of prompts for the checkpoint in `path`; a server may allow less than that does.
+
+    ConfigError where the API key's environment variable is not set.
+    """
+    _api_key(config.api_key_env)
     return prompt_check(path, None)
 
 
@@ -117,13 +140,7 @@ class ServerSampler:
         self, requests: Sequence[StepRequest], settings: StepSettings
     ) -> list[list[StepCandidate]]:
         """See `Sampler.sample_steps`."""
-        stream = self.stream_steps(settings)
-        with closing(stream):
-            tickets = [stream.add(request) for request in requests]
-            steps: dict[int, Steps] = {}
-            while len(steps) < len(tickets):
-                steps.update(stream.take())
-        return [steps[ticket] for ticket in tickets]
+        return all_steps(self.stream_steps(settings), requests)
 
     def stream_steps(self, settings: StepSettings) -> StepStream:
         """See `Sampler.stream_steps`. Greedy candidates are all equal, and sampled once."""
@@ -211,7 +228,8 @@ def _base_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
+        httpx.URL(text)
+    except (ValueError, httpx.InvalidURL) as error:
         raise ValueError(f"{shown(text)} is not a URL ({error}).") from None
     if parts.username is not None or parts.password is not None:
         raise ValueError(
@@ -224,8 +242,10 @@ def _base_url(text: str) -> str:
             f"{shown(text)} is not the address of a server. Give a base URL such as "
             "http://127.0.0.1:8000."
         )
-    if parts.query or parts.fragment:
-        raise ValueError(f"{shown(text)} has more than a base URL has. Leave out what follows '?'.")
+    if "?" in text or "#" in text:
+        raise ValueError(
+            f"{shown(text)} has more than a base URL has. Leave out what follows '?' or '#'."
+        )
     return text.rstrip("/").removesuffix("/v1")
 
 

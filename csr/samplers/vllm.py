@@ -10,7 +10,6 @@ A token that carries text behind the end (".\\n") stays in the step whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +25,7 @@ from csr.samplers._shared import check_tokens, refuse_markers
 from csr.samplers._vllm_engine import planned_caches, require_vllm
 from csr.samplers._vllm_policy import Job, ServedPolicy, following, spoken
 from csr.samplers._vllm_steps import VllmSteps
-from csr.step_streams import Steps, StepStream
+from csr.step_streams import StepStream, all_steps
 from csr.types import (
     GeneratedResponse,
     PolicyRef,
@@ -116,13 +115,7 @@ class VllmSampler:
         self, requests: Sequence[StepRequest], settings: StepSettings
     ) -> list[list[StepCandidate]]:
         """See `Sampler.sample_steps`."""
-        stream = VllmSteps(self._policy, settings, self._max_batch_requests)
-        with closing(stream):
-            tickets = [stream.add(request) for request in requests]
-            steps: dict[int, Steps] = {}
-            while len(steps) < len(tickets):
-                steps.update(stream.take())
-        return [steps[ticket] for ticket in tickets]
+        return all_steps(self.stream_steps(settings), requests)
 
     def stream_steps(self, settings: StepSettings) -> StepStream:
         """See `Sampler.stream_steps`. Greedy candidates are all equal, and sampled once."""

@@ -250,9 +250,11 @@ def test_the_directory_of_a_merged_policy_alone_is_not_served(
 def test_a_server_killed_while_trees_grow_changes_nothing(
     remote: server.ServerSampler,
     servers: list[VllmServer],
+    policy: PolicyRef,
     prompts: list[Prompt],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    remote.load_policy(policy)
     undisturbed = grow(remote, prompts)
     assert all(each.aside is None for each in remote._policy.fleet.endpoints)
     submit, num_submitted = remote._policy.fleet.submit, 0

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from csr.samplers import _server_fleet, _server_http, server
 from csr.samplers._server_answers import num_cache_tokens
 from csr.samplers._server_fleet import Call, Fleet
 from csr.samplers._server_http import Endpoint, Unavailable
+from flows.validation import validate
 from tests.fake_vllm import GENERATE, FakeVllm, serving, told
 from tests.processes import wait_until
 
@@ -277,6 +279,38 @@ def test_given_up_requests_end_and_the_slots_are_free_again() -> None:
         held.set()
 
 
+def test_a_request_given_up_before_it_began_frees_its_slot_too() -> None:
+    with serving(FakeVllm()) as [fake], fleet_of(fake, max_running=1) as fleet:
+        call = Call("never", PAYLOAD)
+
+        async def give_up_at_once() -> None:
+            fleet._enter(call)  # its task is made, and has not run yet
+            assert fleet.endpoints[0].num_running == 1
+            await fleet._abandon([call])
+
+        fleet.run(give_up_at_once())
+        assert urls(ask(fleet, "after")) == [fake.url]
+        assert call.future.cancelled()
+
+
+def test_a_server_without_the_route_is_told_from_one_that_is_gone() -> None:
+    async def without_route(endpoint: Endpoint) -> None:
+        raise _server_http.PolicyGone("status 404: Not Found")
+
+    with (
+        serving(FakeVllm()) as [fake],
+        fleet_of(fake) as fleet,
+        pytest.raises(ModelError, match="--enable-scale-out"),
+    ):
+        fleet.run(fleet.begin(without_route, look))
+
+
+def test_a_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "nonsense://proxy:1")
+    with pytest.raises(ConfigError, match="ALL_PROXY"):
+        Endpoint("http://gpu-1:8000", api_key=None, timeout_seconds=1.0)
+
+
 def test_an_endpoint_that_does_not_answer_at_first_is_set_aside() -> None:
     with serving(FakeVllm(), FakeVllm()) as fakes:
         fakes[0].stop()
@@ -299,6 +333,9 @@ def test_an_endpoint_that_does_not_answer_at_first_is_set_aside() -> None:
         (["http://a:99999"], "not a URL"),
         (["http://a", "http://a/v1/"], "named twice"),
         (["http://a b"], "not the address of a server"),
+        (["http://a?"], "more than a base URL"),
+        (["http://a#"], "more than a base URL"),
+        (["http://10.0.0.300:8000"], "not a URL"),
     ],
 )
 def test_endpoints_that_cannot_be_are_refused(endpoints: list[str], said: str) -> None:
@@ -312,7 +349,9 @@ def test_base_urls_are_brought_to_one_form() -> None:
     assert config.endpoints == ("http://a:8000", "https://b", "http://c/proxy/1")
 
 
-def test_a_key_that_is_not_set_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_not_set_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     config = server.Config(endpoints=("http://a",), api_key_env="CSR_TEST_KEY")
     monkeypatch.delenv("CSR_TEST_KEY", raising=False)
     with pytest.raises(ConfigError, match="CSR_TEST_KEY, and that environment variable"):
@@ -321,6 +360,22 @@ def test_a_key_that_is_not_set_is_named_by_its_variable(monkeypatch: pytest.Monk
     with pytest.raises(ConfigError, match="CSR_TEST_KEY holds what no API key") as caught:
         server.build(config)
     assert "two words" not in str(caught.value)
+    with pytest.raises(ConfigError, match="CSR_TEST_KEY"):
+        server.check_prompts(tmp_path, config)
+
+
+@pytest.mark.parametrize("given", ["sk-abc123", "sk_live_0123456789abcdef", "A" * 65])
+def test_a_key_in_place_of_its_variables_name_is_never_told(given: str) -> None:
+    document = {"endpoints": ["http://a"], "api_key_env": given}
+    with pytest.raises(ConfigError, match="not the key") as caught:
+        validate(server.Config, document, "recipe")
+    assert given not in str(caught.value)
+
+
+def test_endpoints_as_one_text_are_refused_and_not_told() -> None:
+    with pytest.raises(ConfigError, match="Give a list") as caught:
+        validate(server.Config, {"endpoints": "http://u:secret@host"}, "recipe")
+    assert "secret" not in str(caught.value)
 
 
 def test_the_cache_is_read_from_metrics() -> None:

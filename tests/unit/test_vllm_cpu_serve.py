@@ -13,6 +13,11 @@ def test_what_the_sampler_needs_is_filled_in_and_what_was_given_stays() -> None:
     assert line[len(given) + 2 :] == [
         "--enable-scale-out", "--no-enable-chunked-prefill", "--enforce-eager",
     ]  # fmt: skip
+    other = vllm_cpu_serve.arguments(["m", "--block_size=64", "--no-enforce-eager"])
+    assert other[2:] == [
+        "m", "--block_size=64", "--no-enforce-eager",
+        "--enable-scale-out", "--no-enable-chunked-prefill",
+    ]  # fmt: skip
     for_adapters = vllm_cpu_serve.arguments(["/models/llava", "--enable-lora"])
     assert tuple(for_adapters[-8:]) == vllm_cpu_serve.WITH_ADAPTERS
     assert "lm_head" not in for_adapters
