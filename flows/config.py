@@ -19,6 +19,7 @@ from csr.protocols import PreferenceSource
 from csr.world.settings import Config as WorldConfig
 from flows.components import Component
 from flows.per_iteration import merged, refuse_fixed
+from flows.ray_settings import Config as RayConfig
 from flows.recipe_file import apply_override, read_document
 from flows.stopping import Config as StopConfig
 from flows.validation import validate
@@ -114,7 +115,9 @@ class Recipe(ComponentConfig):
     an engine that crashes fails one stage and not the run, and stages can have a time limit."""
     stage_timeout_seconds: float | None = Field(default=None, gt=0)
     """A stage (or shard) that takes longer, its engine's start included, is ended and counts as a
-    lost engine: it is tried once more. Only with isolation `process`; None is no limit."""
+    lost engine: it is tried once more. Only with isolation `process` or `ray`; None is no limit."""
+    ray: RayConfig | None = None
+    """Workers of a Ray cluster that measure, sample and evaluate; null does it on this machine."""
     world: WorldConfig | None = None
     """The embedded world to build; `${world}` in any path below is its directory."""
     data: DataConfig
@@ -160,7 +163,8 @@ class Recipe(ComponentConfig):
                 "second_similarity and a reward.second_similarity_weight above 0 go together, for "
                 "sources whose steps are rewarded. Give both, or neither."
             )
-        if self.isolation == "inline" and self.stage_timeout_seconds is not None:
+        away = self.isolation == "process" or self.ray is not None
+        if not away and self.stage_timeout_seconds is not None:
             raise ValueError(
                 f"stage_timeout_seconds is {self.stage_timeout_seconds}, but a stage that runs "
                 "inline cannot be ended. Set isolation to process, or leave the limit out."

@@ -95,6 +95,10 @@ OFFLINE = (
 )
 
 
+_OF_WORKERS = ("PYTHONPATH", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_CACHE")
+"""Variables besides that decide what a worker imports, finds and takes."""
+
+
 def apply(home: Path, *, offline: bool = False, console_level: str | None = None) -> None:
     """Set what is unset; `OFFLINE` only when asked. Child processes inherit it.
 
@@ -110,6 +114,16 @@ def for_stage_process() -> dict[str, str]:
     """This process's environment, with what it imports from."""
     imports = os.pathsep.join(path or os.getcwd() for path in sys.path)
     return {VLLM_LOGGING.name: VLLM_LOGGING.value, **os.environ, "PYTHONPATH": imports}
+
+
+def of_workers() -> dict[str, str]:
+    """What of this process's environment a worker on another machine must share.
+
+    Secrets are not among it: whoever sees a cluster sees what its workers are given.
+    """
+    names = [each.name for each in (*TELEMETRY, *OFFLINE)]
+    shared = {name: os.environ[name] for name in (*names, *_OF_WORKERS) if name in os.environ}
+    return {VLLM_LOGGING.name: VLLM_LOGGING.value, **shared}
 
 
 def settings(home: Path, *, offline: bool = False) -> dict[str, str]:

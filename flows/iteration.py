@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from flows import stages
+from flows.at_once import each_at_once
 from flows.benchmarks import evaluate
 from flows.context import IterationContext, Unfinished, open_attempt, open_iteration
 from flows.gating import gate
@@ -48,16 +49,24 @@ def stages_of(
     return [name for name in names[first : last + 1] if iteration > 0 or name in BASE_STAGES]
 
 
-def run_stages(names: Sequence[str], num_shards: int, do: Callable[..., object]) -> None:
-    """Bring stages to their end, one after another.
+def run_stages(
+    names: Sequence[str],
+    num_shards: int,
+    do: Callable[..., object],
+    *,
+    num_at_once: int = 1,
+    stop: Callable[[], object] = lambda: None,
+) -> None:
+    """Bring stages to their end, one after another; of shards, `num_at_once` at a time.
 
-    `do` is called with a stage's name, and for "sample" with the shard's number; it skips
-    what is done already.
+    `do` is called with a stage's name, and for "sample" with the shard's number, in a thread each
+    where there are several at a time (`stop` ends these early); it skips what is done already.
     """
     for name in names:
-        shards = range(num_shards) if name == "sample" else (None,)
-        for shard in shards:
-            do(name, *(() if shard is None else (shard,)))
+        if name == "sample":
+            each_at_once(partial(do, name), range(num_shards), num_at_once, stop)
+        else:
+            do(name)
 
 
 def do_stage(context: IterationContext, stage: str, *shard: int, num_waves: int = 1) -> None:

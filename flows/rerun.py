@@ -35,7 +35,7 @@ FIXED_SETTINGS = (
 )  # fmt: skip
 """What a run starts from; its stored prompts and its base model follow from them."""
 
-UNREAD_SETTINGS = ("isolation", "stage_timeout_seconds")
+UNREAD_SETTINGS = ("isolation", "stage_timeout_seconds", "ray")
 """How the work is done, which changes nothing of what is made."""
 
 _SCORED_BY = ("seed", "sampler", "similarity", "second_similarity", "source", "reward")
@@ -63,6 +63,8 @@ class IterationWork:
     attempt_id: str
     iteration: int
     num_shards: int
+    num_at_once: int
+    """Shards that are sampled at once."""
     stages: list[str]
 
 
@@ -83,6 +85,7 @@ def opened_iteration(request: IterationRequest) -> Iterator[IterationWork]:
             attempt_id=str(attempt.id),
             iteration=asked.iteration,
             num_shards=context.num_shards,
+            num_at_once=context.recipe.ray.num_workers if context.recipe.ray else 1,
             stages=[stage for stage in stages if stage != "review" or context.recipe.critic],
         )
         if request.until_stage and attempt.manifest.read().status == "running":

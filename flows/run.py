@@ -9,6 +9,7 @@ result cache stays off: the store's manifests say what is done.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from flows.forms import EvaluateRequest, IterationRequest, RunRequest
 from flows.iteration import needs_engine, run_stages
 from flows.launch import Held, do_iterations, prepared_run, recipe_of
 from flows.progress import log_to_console
+from flows.ray_workers import close_ray_workers
 from flows.rerun import IterationWork, opened_iteration
 from flows.settling import label_this_run
 from flows.slots import engine_slot
@@ -146,6 +148,7 @@ def csr_iteration(request: IterationRequest) -> str:
     with opened_iteration(request) as work:
         attempt = open_attempt(work.home, work.attempt_id).attempt
         narrator = Narrator(RunStore(Path(work.home)), attempt, work.num_shards)
+        telling = threading.Lock()
 
         def as_task(stage: str, *shard: int) -> None:
             label = " ".join([f"{stage} {work.iteration:02d}", *(f"shard {n}" for n in shard)])
@@ -153,10 +156,17 @@ def csr_iteration(request: IterationRequest) -> str:
             outcome = do(work.home, work.attempt_id, stage, *shard)
             if isinstance(outcome, State):
                 outcome.result()  # raises what the stage was refused for
-            narrator.tell(stage, *shard)
+            with telling:
+                narrator.tell(stage, *shard)
 
         with _slot_for(work):
-            run_stages(work.stages, work.num_shards, as_task)
+            run_stages(
+                work.stages,
+                work.num_shards,
+                as_task,
+                num_at_once=work.num_at_once,
+                stop=close_ray_workers,
+            )
     return work.attempt_id
 
 

@@ -11,15 +11,13 @@ import os
 import socket
 import sys
 import time
-import traceback
 from pathlib import Path
 
-from flows.context import open_attempt
 from flows.engines import close_engines
 from flows.interrupts import orderly_sigterm
-from flows.iteration import do_stage
 from flows.progress import relay_progress
-from flows.stage_wire import Wire, describe_error
+from flows.stage_jobs import done_job
+from flows.stage_wire import Wire
 
 _SECONDS_BETWEEN_REPORTS = 0.5
 _RELAYED = {
@@ -41,25 +39,12 @@ def main(descriptor: int, home: str) -> int:
         with orderly_sigterm():
             while (job := wire.receive()) is not None:
                 _print_into(Path(job.pop("log")))
-                wire.send(answer=_do(home, **job))
+                wire.send(answer=done_job(home, **job))
     except KeyboardInterrupt:
         return 143
     finally:
         close_engines()
     return 0
-
-
-def _do(
-    home: str, attempt_id: str, stage: str, shard: int | None, num_waves: int
-) -> dict[str, str] | None:
-    """None, or what went wrong."""
-    number = () if shard is None else (shard,)
-    try:
-        do_stage(open_attempt(home, attempt_id), stage, *number, num_waves=num_waves)
-    except Exception as error:
-        traceback.print_exc()
-        return describe_error(error)
-    return None
 
 
 def _print_into(log: Path) -> None:

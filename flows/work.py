@@ -10,6 +10,7 @@ from csr.errors import EngineLost, RunFailed
 from flows.context import IterationContext, open_attempt
 from flows.engines import close_engines
 from flows.iteration import do_stage, is_done
+from flows.ray_workers import close_ray_workers, ray_workers
 from flows.stage_names import ENGINES
 from flows.stage_process import close_stage_processes, stage_process
 from storage.manifest import StageRecord, utc_now
@@ -27,6 +28,12 @@ def do_work(
     that the caller may try again.
     """
     context, number = open_attempt(home, attempt_id), () if shard is None else (shard,)
+    if context.recipe.ray is not None and stage in ENGINES:
+        if ENGINES[stage] == "sampler":
+            if not is_done(context, stage, *number):
+                _do_on_ray(home, context, stage, shard, num_waves)
+            return
+        close_ray_workers()  # training wants the GPUs
     isolated = context.recipe.isolation == "process" and stage in ENGINES
     if isolated and not is_done(context, stage, *number):
         _do_in_child(home, context, stage, shard, num_waves)
@@ -55,17 +62,29 @@ def engines_closed_at_end() -> Iterator[None]:
     finally:
         _num_open -= 1
         if _num_open == 0:
+            close_ray_workers()
             close_stage_processes()
             close_engines()
+
+
+def _do_on_ray(
+    home: str, context: IterationContext, stage: str, shard: int | None, num_waves: int
+) -> None:
+    assert context.recipe.ray is not None
+    with _lost_engine_recorded(context, stage, shard):
+        ray_workers(context.recipe.ray, home).do(
+            context.attempt,
+            stage,
+            shard,
+            num_waves=num_waves,
+            timeout_seconds=context.recipe.stage_timeout_seconds,
+        )
 
 
 def _do_in_child(
     home: str, context: IterationContext, stage: str, shard: int | None, num_waves: int
 ) -> None:
-    if _num_open == 0:  # a thread that comes late is not to start what nobody would end
-        raise RunFailed("The run was stopped. The same command resumes it.")
-    started, started_at = time.monotonic(), utc_now()
-    try:
+    with _lost_engine_recorded(context, stage, shard):
         stage_process(home).do(
             context.attempt,
             stage,
@@ -73,9 +92,21 @@ def _do_in_child(
             num_waves=num_waves,
             timeout_seconds=context.recipe.stage_timeout_seconds,
         )
+
+
+@contextmanager
+def _lost_engine_recorded(
+    context: IterationContext, stage: str, shard: int | None
+) -> Iterator[None]:
+    """Another process does the stage; where that dies, it is recorded here."""
+    if _num_open == 0:  # a thread that comes late is not to start what nobody would end
+        raise RunFailed("The run was stopped. The same command resumes it.")
+    started, started_at = time.monotonic(), utc_now()
+    try:
+        yield
     except EngineLost as error:
         manifest = context.attempt.manifest
-        if manifest.read().status != "failed":  # the child had no time to say so
+        if manifest.read().status != "failed":  # the other had no time to say so
             record = StageRecord(
                 stage=stage,
                 shard=shard or 0,
