@@ -17,6 +17,6 @@ class Config(ComponentConfig):
     tensor_parallel_size, where that is above 1."""
     cpus_per_worker: float = Field(default=1.0, ge=0)
     """CPU cores that Ray sets aside for each."""
-    address: str = Field(default="auto", min_length=1, max_length=200)
+    address: str = Field(default="auto", pattern=r"^(auto|local|[^\s:/]+:\d{1,5})$")
     """`auto`: the cluster that this machine belongs to (RAY_ADDRESS, or `ray start` here); `local`:
     one of this machine alone, for the run; or host:port of a cluster's head."""

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("csr")
 
 NAMESPACE = "csr"
-_START_SECONDS = 300.0
-"""For a cluster to have room for a worker, and for its process to start."""
+_KNOCK_SECONDS = 10.0
 
 
 class RayWorkers:
@@ -149,13 +148,21 @@ def _connected(config: Config) -> Any:
     if config.address == "local":
         options |= {"include_dashboard": False}
     try:
+        _knock(config.address)
         ray.init(namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise EnvironmentFault(
             f"No Ray cluster answers at {config.address!r} ({_first_line(error)}). Start one with "
             "`ray start --head`, or set ray.address to local."
         ) from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """OSError where nobody listens there; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
 
 
 def _first_line(error: BaseException) -> str:

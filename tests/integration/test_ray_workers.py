@@ -74,7 +74,7 @@ def test_a_worker_that_is_killed_changes_nothing_and_neither_does_their_number(
         text=True,
     )
     try:
-        wait_until(lambda: len(busy_workers()) == 2, seconds=300)
+        wait_until(lambda: len(busy_workers()) == 2)
         busy_workers()[0].kill()
         told = process.communicate(timeout=600)[1]
     finally:
