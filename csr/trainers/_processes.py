@@ -1,6 +1,6 @@
 """Data-parallel training: one process a GPU, each with a whole copy of the model.
 
-`train_in_processes` starts torch's launcher on this module and waits; what the user
+`train_in_processes` starts `accelerate launch` on this module and waits; what the user
 sees (progress, errors, the result) is as if training ran in this process.
 """
 
@@ -22,6 +22,7 @@ from csr.errors import CSRError, EngineLost, EnvironmentFault
 from csr.protocols import Progress, TrainingResult
 from csr.trainers._checkpoints import Checkpoints
 from csr.trainers._isolation import staged_output
+from csr.trainers._policy_files import pick_device
 from csr.types import PolicyRef
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def train_in_processes(
             "checkpoints": checkpoints and asdict(checkpoints),
         }
         (folder / "job.json").write_text(json.dumps(job, default=str))
-        status, tail = _launch(folder, config.num_processes, progress)
+        status, tail = _launch(folder, config, progress)
         _raise_own_error(folder)
         if status != 0:
             raise EnvironmentFault(
@@ -70,12 +71,14 @@ def train_in_processes(
     )
 
 
-def _launch(folder: Path, num_processes: int, progress: Progress) -> tuple[int, list[str]]:
+def _launch(folder: Path, config: TrainingSettings, progress: Progress) -> tuple[int, list[str]]:
     """Exit status and the last lines of output. The processes end with this call."""
+    settings = folder / "accelerate.json"
+    settings.write_text(json.dumps(launch_settings(config)))
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone",
-        f"--nproc-per-node={num_processes}", "--module", "csr.trainers._processes",
-        str(folder),
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(settings),
+        # Any free port: two trainings may share the machine.
+        "--main_process_port", "0", "--module", "csr.trainers._processes", str(folder),
     ]  # fmt: skip
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     launcher = subprocess.Popen(
@@ -94,6 +97,23 @@ def _launch(folder: Path, num_processes: int, progress: Progress) -> tuple[int, 
         if launcher.poll() is None:
             launcher.terminate()  # the launcher ends its processes before itself
             launcher.wait()
+
+
+def launch_settings(config: TrainingSettings) -> dict[str, Any]:
+    """What `accelerate config` would write: plain data-parallel processes of this machine.
+
+    On a CPU too: accelerate starts several processes there by MPI alone, unless it is told that
+    they are of the kind that GPUs have.
+    """
+    return {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU",
+        "use_cpu": pick_device(config.device) == "cpu",
+        "mixed_precision": "no",  # the trainer's own settings decide
+        "num_machines": 1,
+        "num_processes": config.num_processes,
+        "debug": False,
+    }
 
 
 def _raise_own_error(folder: Path) -> None:
