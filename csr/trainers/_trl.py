@@ -17,6 +17,7 @@ from csr.trainers._image_loss import loss_with_image_terms, reference_columns
 from csr.trainers._image_passes import Recording
 from csr.trainers._resumable import Resumable
 from csr.trainers._shared_images import share_image_features
+from csr.trainers._shared_prompts import share_prompts
 from csr.trainers._watch import Watched
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def make_trainer(
     # TRL switches off all dropout or none; the adapter's own is the user's to choose.
     disable_dropout_in_model(model)
     share_image_features(model)
+    share_prompts(model)
     rows = range(len(collator.pairs))
     arguments = DPOConfig(
         beta=config.beta,
