@@ -25,11 +25,10 @@ def share_prompts(model: Any) -> None:
     """Have `model` read what a pair of sequences has in common once, where it can.
 
     `model` is a vision-language model of transformers. One whose language model hides tokens by
-    another rule than order (a sliding window), or takes positions of another form, is left as it is.
+    another rule than order (a sliding window), or takes positions of another form, is left alone.
     """
-    language_model = getattr(getattr(model, "model", None), "language_model", None)
-    config = getattr(language_model, "config", None)
-    if config is None or not _sees_all_before(config):
+    language_model: Any = getattr(getattr(model, "model", None), "language_model", None)
+    if language_model is None or not _sees_all_before(language_model.config):
         return
     forward = language_model.forward
 
@@ -57,16 +56,14 @@ def _sees_all_before(config: Any) -> bool:
 
 def _packing_for(named: dict[str, Any]) -> _Packing | None:
     """How to pack a call's sequences; None where it is not of pairs, or little would be saved."""
-    embeddings, mask = named.get("inputs_embeds"), named.get("attention_mask")
-    positions = named.get("position_ids")
     wanted = ("past_key_values", "use_cache", "output_hidden_states", "output_attentions")
-    if embeddings is None or any(named.get(each) for each in wanted):
+    if any(named.get(each) for each in wanted) or named.get("inputs_embeds") is None:
         return None
-    if (
-        getattr(mask, "ndim", 0) != 2
-        or len(embeddings) % 2
-        or (positions is not None and positions.ndim != 2)
-    ):
+    embeddings: Any = named["inputs_embeds"]
+    mask: Any = named.get("attention_mask")
+    positions = named.get("position_ids")
+    flat = getattr(mask, "ndim", 0) == 2 and (positions is None or positions.ndim == 2)
+    if not flat or len(embeddings) % 2:
         return None
     if bool((mask[:, 1:] > mask[:, :-1]).any()):  # padded on the left
         return None
@@ -91,7 +88,7 @@ class _Packing:
     @property
     def num_tokens(self) -> int:
         """Of the packed batch, padding included."""
-        return self.rows.numel()
+        return int(self.rows.numel())
 
     def inputs(self, embeddings: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the language model is given in place of its own."""
