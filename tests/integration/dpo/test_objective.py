@@ -133,7 +133,8 @@ def test_a_prompt_is_read_once_for_both_responses(families, name):
         weight = model.model.language_model.layers[0].mlp.down_proj.weight
         found[way] = logits.detach(), weight.grad, sizes[0]
     assert torch.allclose(found["shared"][0], found["apart"][0], atol=1e-4)
-    assert torch.allclose(found["shared"][1], found["apart"][1], rtol=1e-3, atol=1e-7)
+    gradients = found["shared"][1], found["apart"][1]
+    assert torch.allclose(*gradients, atol=1e-5 * gradients[1].abs().max().item())
     if name == "qwen2_5_vl":  # its positions have three parts
         assert found["shared"][2] == found["apart"][2]
     else:
