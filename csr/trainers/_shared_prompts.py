@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _LEAST_SAVED = 0.1
 """Share of a batch's tokens that must go, for the packing to be worth its own work."""
+_LANGUAGE_MODELS = ("language_model", "text_model")
+"""What transformers' vision-language models call it."""
 _KNOWN_ATTENTION = ("sdpa", "eager")
 """Implementations that take a mask of every token for every other."""
 
@@ -27,7 +29,9 @@ def share_prompts(model: Any) -> None:
     `model` is a vision-language model of transformers. One whose language model hides tokens by
     another rule than order (a sliding window), or takes positions of another form, is left alone.
     """
-    language_model: Any = getattr(getattr(model, "model", None), "language_model", None)
+    backbone = getattr(model, "model", None)
+    found = (getattr(backbone, name, None) for name in _LANGUAGE_MODELS)
+    language_model: Any = next((each for each in found if each is not None), None)
     if language_model is None or not _sees_all_before(language_model.config):
         return
     forward = language_model.forward

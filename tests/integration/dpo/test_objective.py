@@ -24,6 +24,7 @@ from tests.dpo_runs import (
 )
 from tests.preference_pairs import make_pairs, write_pairs
 
+FIRST_LAYERS = ("language_model.layers.0", "text_model.layers.0")
 TOWERS = ("vision_tower", "visual", "vision_model")
 
 
@@ -122,7 +123,10 @@ def test_a_prompt_is_read_once_for_both_responses(families, name):
         if way == "shared":
             share_prompts(model)
         sizes = []
-        model.model.language_model.layers[0].register_forward_pre_hook(
+        [layer] = {
+            name: module for name, module in model.named_modules() if name.endswith(FIRST_LAYERS)
+        }.values()
+        layer.register_forward_pre_hook(
             lambda module, args, kwargs, sizes=sizes: sizes.append(
                 (args[0] if args else kwargs["hidden_states"]).shape[:2].numel()
             ),
@@ -130,8 +134,7 @@ def test_a_prompt_is_read_once_for_both_responses(families, name):
         )
         logits = model(**batch, use_cache=False).logits[real]
         logits.log_softmax(-1).square().mean().backward()
-        weight = model.model.language_model.layers[0].mlp.down_proj.weight
-        found[way] = logits.detach(), weight.grad, sizes[0]
+        found[way] = logits.detach(), layer.mlp.down_proj.weight.grad, sizes[0]
     assert torch.allclose(found["shared"][0], found["apart"][0], atol=1e-4)
     gradients = found["shared"][1], found["apart"][1]
     assert torch.allclose(*gradients, atol=1e-5 * gradients[1].abs().max().item())
