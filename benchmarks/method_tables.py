@@ -1,0 +1,145 @@
+"""Tables and plots of docs/results.md's second section, from the runs of benchmarks/methods.py.
+
+    python -m benchmarks.method_tables --home runs/methods    gathers the runs' figures, then draws
+    python -m benchmarks.method_tables                        draws from the gathered figures alone
+
+The figures of every run lie in docs/plots/methods.json, so that anybody can compute others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.methods import CONFIGURATIONS, CONTROL, NUM_ITERATIONS
+from flows.compare import Comparison, Row, RunMetrics, Spread, compare_runs
+from flows.comparison import run_metrics
+from flows.matched_recall import RECALL_FALLS
+from flows.pareto import pareto_svg
+from storage.run_store import RunStore
+
+PLOTS = Path(__file__).parents[1] / "docs" / "plots"
+DATA = PLOTS / "methods.json"
+QUALITY = {
+    "chair_s": "chair_s",
+    "chair_i": "chair_i",
+    "recall": "recall",
+    "mean_response_sentences": "sentences",
+    "colour_accuracy": "colour",
+    "position_accuracy": "position",
+    "sentence_accuracy": "sentence right",
+    "pope_accuracy": "POPE",
+    "rationale_rouge_l": "ROUGE-L",
+}
+COSTS = {
+    "spent_seconds": "seconds",
+    "spent_generated_tokens": "sampled tokens",
+    "spent_prompt_tokens": "prompt tokens",
+    "spent_optimizer_steps": "optimiser steps",
+    "spent_human_verdicts": "human verdicts",
+}
+_OPTIONS = [name for name in CONFIGURATIONS if name.startswith("csr-")]
+_LAMBDAS = [name for name in CONFIGURATIONS if name.startswith("lambda-")]
+GROUPS = {
+    "methods": [name for name in CONFIGURATIONS if name not in (*_OPTIONS, *_LAMBDAS)],
+    "csr_options": ["csr", *_OPTIONS],
+    "lambda": ["csr", *_LAMBDAS],
+}
+"""Plot -> the configurations in it."""
+
+
+def gather(home: Path) -> list[RunMetrics]:
+    """The figures of every run under `home` that went through all its iterations."""
+    runs = [run_metrics(home, record.run_id) for record in RunStore(home).runs()]
+    return sorted(
+        (run for run in runs if len(run.iterations) == NUM_ITERATIONS),
+        key=lambda run: (list(CONFIGURATIONS).index(run.label), run.seed),
+    )
+
+
+def save(runs: Sequence[RunMetrics], path: Path) -> None:
+    """One run a line, figures with five significant digits."""
+    lines = [json.dumps(_rounded(asdict(run))) for run in runs]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+
+
+def load(path: Path) -> list[RunMetrics]:
+    """What `save` wrote."""
+    return [RunMetrics(**value) for value in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def tables(comparison: Comparison) -> str:
+    """All tables, in Markdown."""
+    last = [row for row in comparison.rows if row.iteration in (0, NUM_ITERATIONS)]
+    first = [row for row in comparison.rows if row.iteration == 1]
+    some = {name: QUALITY[name] for name in ("chair_s", "recall", "mean_response_sentences")}
+    trained = [row for row in last if row.iteration]
+    matched = [
+        [row.label, *(_cell(row.at[fall]) for fall in RECALL_FALLS)] for row in comparison.matched
+    ]
+    falls = [f"-{fall * 100:g} points" for fall in RECALL_FALLS]
+    return "\n\n".join(
+        (
+            _table(["", "runs", *QUALITY.values()], [_row(row, QUALITY) for row in last]),
+            _table(["after one iteration", "runs", *some.values()], [_row(r, some) for r in first]),
+            _table(["chair_s at a recall of the base's", *falls], matched),
+            _table(["spent", "runs", *COSTS.values()], [_row(row, COSTS) for row in trained]),
+        )
+    )
+
+
+def _row(row: Row, columns: dict[str, str]) -> list[str]:
+    return [row.label, str(len(row.seeds)), *(_cell(row.metrics.get(name)) for name in columns)]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] * len(header)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+
+
+def _cell(spread: Spread | None) -> str:
+    if spread is None:
+        return "–"
+    mean, low, high = (_figure(value) for value in (spread.mean, spread.min, spread.max))
+    return mean if low == high else f"{mean} ({low}–{high})"
+
+
+def _figure(value: float) -> str:
+    """Fractions as .123, sentences as 2.65, whole numbers with their thousands."""
+    if value >= 10 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}".removeprefix("0")
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def main() -> int:
+    """Gather if asked to, print the tables, write the plots."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--data", type=Path, default=DATA)
+    options = parser.parse_args()
+    if options.home is not None:
+        save(gather(options.home), options.data)
+    runs = load(options.data)
+    print(tables(compare_runs(runs, control=CONTROL)))
+    for name, labels in GROUPS.items():
+        chosen = [run for run in runs if run.label in labels]
+        if chosen:
+            options.data.with_name(f"{name}.svg").write_text(pareto_svg(compare_runs(chosen)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
