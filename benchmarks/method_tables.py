@@ -3,7 +3,8 @@
     python -m benchmarks.method_tables --home runs/methods    gathers the runs' figures, then draws
     python -m benchmarks.method_tables                        draws from the gathered figures alone
 
-The figures of every run lie in docs/plots/methods.json, so that anybody can compute others.
+The figures of every run lie in docs/plots/methods.json, so that anybody can compute others; what
+is gathered replaces there what it repeats.
 """
 
 from __future__ import annotations
@@ -55,10 +56,14 @@ GROUPS = {
 def gather(home: Path) -> list[RunMetrics]:
     """The figures of every run under `home` that went through all its iterations."""
     runs = [run_metrics(home, record.run_id) for record in RunStore(home).runs()]
-    return sorted(
-        (run for run in runs if len(run.iterations) == NUM_ITERATIONS),
-        key=lambda run: (list(CONFIGURATIONS).index(run.label), run.seed),
-    )
+    return [run for run in runs if len(run.iterations) == NUM_ITERATIONS]
+
+
+def merged(old: Sequence[RunMetrics], new: Sequence[RunMetrics]) -> list[RunMetrics]:
+    """One run for each configuration and seed, the new one where there are two; in order."""
+    runs = {(run.label, run.seed): run for run in (*old, *new)}
+    places = {label: place for place, label in enumerate(CONFIGURATIONS)}
+    return sorted(runs.values(), key=lambda run: (places[run.label], run.seed))
 
 
 def save(runs: Sequence[RunMetrics], path: Path) -> None:
@@ -131,7 +136,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
     if options.home is not None:
-        save(gather(options.home), options.data)
+        known = load(options.data) if options.data.exists() else []
+        save(merged(known, gather(options.home)), options.data)
     runs = load(options.data)
     print(tables(compare_runs(runs, control=CONTROL)))
     for name, labels in GROUPS.items():

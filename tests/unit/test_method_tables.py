@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.method_tables import DATA, load, save, tables
+from benchmarks.method_tables import DATA, load, merged, save, tables
 from flows.compare import RunMetrics, compare_runs
 
 
@@ -27,6 +27,15 @@ def test_figures_are_kept_and_read_again(tmp_path: Path) -> None:
     again = load(tmp_path / "some" / "methods.json")
     assert [each.iterations[1]["chair_s"] for each in again] == [0.12346, 0.05, 0.3]
     assert again[1:] == RUNS[1:]
+
+
+def test_what_is_measured_again_replaces_what_was_measured_before() -> None:
+    again = run("random", 1, 0.4, 0.4)
+    assert merged(RUNS, [again, run("csr", 3, 0.2, 0.2)]) == [
+        *RUNS[:2],
+        run("csr", 3, 0.2, 0.2),
+        again,
+    ]
 
 
 def test_every_table_says_how_many_runs_stand_behind_a_mean_and_how_far_apart_they_are() -> None:
