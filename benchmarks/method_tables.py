@@ -13,11 +13,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.methods import CONFIGURATIONS, CONTROL, NUM_ITERATIONS
-from flows.compare import Comparison, Row, RunMetrics, Spread, compare_runs
+from flows.compare import COLUMNS, Comparison, Row, RunMetrics, Spread, compare_runs
 from flows.comparison import run_metrics
 from flows.matched_recall import RECALL_FALLS
 from flows.pareto import pareto_svg
@@ -56,7 +56,16 @@ GROUPS = {
 def gather(home: Path) -> list[RunMetrics]:
     """The figures of every run under `home` that went through all its iterations."""
     runs = [run_metrics(home, record.run_id) for record in RunStore(home).runs()]
-    return [run for run in runs if len(run.iterations) == NUM_ITERATIONS]
+    return [_compared_figures(run) for run in runs if len(run.iterations) == NUM_ITERATIONS]
+
+
+def _compared_figures(run: RunMetrics) -> RunMetrics:
+    """The run without what `csr compare` does not show."""
+    base, *iterations = (
+        {name: figures[name] for name in COLUMNS if name in figures}
+        for figures in (run.base, *run.iterations)
+    )
+    return replace(run, base=base, iterations=iterations)
 
 
 def merged(old: Sequence[RunMetrics], new: Sequence[RunMetrics]) -> list[RunMetrics]:
