@@ -85,6 +85,7 @@ def _started(start_seconds: float) -> tuple[subprocess.Popen[bytes], str]:
             wait_until_healthy(api_url, process, start_seconds)
         except EnvironmentFault:
             if is_last or process.poll() is None:
+                stop(process)
                 raise
             time.sleep(_SECONDS_BETWEEN_STARTS)
         else:

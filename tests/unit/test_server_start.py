@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from csr.errors import EnvironmentFault
@@ -56,3 +57,4 @@ def test_one_that_does_not_answer_is_not_started_twice(monkeypatch: pytest.Monke
     monkeypatch.setattr(server, "_start", starting(SILENT))
     with pytest.raises(EnvironmentFault, match="did not start within 1 s"):
         server._started(1.0)
+    assert not psutil.Process().children(), "it would run on until this process ends"
