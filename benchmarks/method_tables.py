@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks.methods import CONFIGURATIONS, CONTROL, NUM_ITERATIONS
 from flows.compare import COLUMNS, Comparison, Row, RunMetrics, Spread, compare_runs
 from flows.comparison import run_metrics
+from flows.comparison_views import cell, markdown_table
 from flows.matched_recall import RECALL_FALLS
 from flows.pareto import pareto_svg
 from storage.run_store import RunStore
@@ -112,15 +113,11 @@ def _row(row: Row, columns: dict[str, str]) -> list[str]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] * len(header)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+    return "\n".join(markdown_table(header, rows))
 
 
 def _cell(spread: Spread | None) -> str:
-    if spread is None:
-        return "–"
-    mean, low, high = (_figure(value) for value in (spread.mean, spread.min, spread.max))
-    return mean if low == high else f"{mean} ({low}–{high})"
+    return cell(spread, _figure, dash="–")
 
 
 def _figure(value: float) -> str:

@@ -64,9 +64,9 @@ def _own_server(start_seconds: float) -> str:
     settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("PREFECT_")))
     process, api_url = _servers.get(settings, (None, ""))
     if process is None or process.poll() is not None:
-        process, api_url = _started(start_seconds)
-        _servers[settings] = process, api_url
-    wait_until_healthy(api_url, process, start_seconds)
+        process, api_url = _servers[settings] = _started(start_seconds)
+    else:
+        wait_until_healthy(api_url, process, start_seconds)
     return api_url
 
 
