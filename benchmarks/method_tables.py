@@ -141,9 +141,16 @@ def main() -> int:
     parser.add_argument("--home", type=Path)
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
-    if options.home is not None:
-        known = load(options.data) if options.data.exists() else []
-        save(merged(known, gather(options.home)), options.data)
+    known = load(options.data) if options.data.exists() else []
+    found = gather(options.home) if options.home is not None else []
+    if options.home is not None and not found:
+        parser.error(f"{options.home} holds no run that went through {NUM_ITERATIONS} iterations.")
+    if not known and not found:
+        parser.error(f"there is no {options.data} to draw from. Name the runs' folder by --home.")
+    if strangers := {run.label for run in found} - set(CONFIGURATIONS):
+        parser.error(f"{options.home} holds runs of other recipes: {', '.join(sorted(strangers))}.")
+    if found:
+        save(merged(known, found), options.data)
     runs = load(options.data)
     print(tables(compare_runs(runs, control=CONTROL)))
     for name, labels in GROUPS.items():
