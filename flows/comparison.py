@@ -19,10 +19,10 @@ def compare(home: Path, run_ids: Sequence[str], control: str | None = None) -> C
     if not run_ids:
         known = ", ".join(record.run_id for record in open_store(home).runs())
         raise ConfigError(f"Name the runs to compare. There are: {known or 'none yet'}.")
-    return compare_runs([_metrics(home, run_id) for run_id in run_ids], control=control)
+    return compare_runs([run_metrics(home, run_id) for run_id in run_ids], control=control)
 
 
-def _metrics(home: Path, run_id: str) -> RunMetrics:
+def run_metrics(home: Path, run_id: str) -> RunMetrics:
     """The figures of finished iterations, each with what was spent up to it."""
     store = open_store(home)
     record = store.run(run_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,23 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def cell(spread: Spread | None) -> str:
-    """Mean and range, e.g. "0.182 (0.150-0.228)"; a dash where nothing was measured."""
-    if spread is None:
-        return "–"
-    mean, low, high = (_figure(value) for value in (spread.mean, spread.min, spread.max))
-    return mean if low == high else f"{mean} ({low}-{high})"
-
-
 def _figure(value: float) -> str:
     """Three decimals; none of what is counted in hundreds."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def cell(spread: Spread | None, figure: Callable[[float], str] = _figure, dash: str = "-") -> str:
+    """Mean and range, e.g. "0.182 (0.150-0.228)"; a dash where nothing was measured."""
+    if spread is None:
+        return "–"
+    mean, low, high = (figure(value) for value in (spread.mean, spread.min, spread.max))
+    return mean if low == high else f"{mean} ({low}{dash}{high})"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(map(_escape, line))} |" for line in lines]
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
@@ -35,9 +41,8 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 
 def to_markdown(comparison: Comparison) -> str:
     """A table, then one list item a verdict."""
-    header = _header(comparison)
-    lines = [header, ["---"] * len(header), *(_cells(row, comparison) for row in comparison.rows)]
-    table = [f"| {' | '.join(map(_escape, line))} |" for line in lines]
+    rows = (_cells(row, comparison) for row in comparison.rows)
+    table = markdown_table(_header(comparison), rows)
     verdicts = [f"- {verdict.text}" for verdict in comparison.verdicts]
     return "\n".join([*table, "", *verdicts, "", *_matched_lines(comparison.matched)])
 
@@ -47,9 +52,8 @@ def _matched_lines(matched: Sequence[MatchedRow]) -> list[str]:
     if not matched:
         return []
     falls = [f"recall at most {fall * 100:.0f} points lower" for fall in matched[0].at]
-    lines = [["lowest chair_s with", *falls], ["---"] * (len(falls) + 1)]
-    lines += [[row.label, *map(cell, row.at.values())] for row in matched]
-    return [f"| {' | '.join(map(_escape, line))} |" for line in lines] + [""]
+    rows = ([row.label, *map(cell, row.at.values())] for row in matched)
+    return [*markdown_table(["lowest chair_s with", *falls], rows), ""]
 
 
 def _escape(text: str) -> str:

@@ -30,6 +30,7 @@ _servers: dict[tuple[tuple[str, str], ...], tuple[subprocess.Popen[bytes], str]]
 
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 10
+_SECONDS_BETWEEN_STARTS = 2.0
 _ANSWER_SECONDS = 10
 """A busy server may take its time."""
 
@@ -63,14 +64,33 @@ def _own_server(start_seconds: float) -> str:
     settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("PREFECT_")))
     process, api_url = _servers.get(settings, (None, ""))
     if process is None or process.poll() is not None:
+        process, api_url = _servers[settings] = _started(start_seconds)
+    else:
+        wait_until_healthy(api_url, process, start_seconds)
+    return api_url
+
+
+def _started(start_seconds: float) -> tuple[subprocess.Popen[bytes], str]:
+    """A server that answers, and its address.
+
+    Of two servers that make one new database at the same time one fails, and finds it made later.
+    """
+    for is_last in (False, False, True):
         port = _free_port()
         api_url = f"http://127.0.0.1:{port}/api"
         process = _start(port)
         # Not before: Prefect sends its last logs and events when the interpreter ends.
         atexit.register(stop, process)
-        _servers[settings] = process, api_url
-    wait_until_healthy(api_url, process, start_seconds)
-    return api_url
+        try:
+            wait_until_healthy(api_url, process, start_seconds)
+        except EnvironmentFault:
+            if is_last or process.poll() is None:
+                stop(process)
+                raise
+            time.sleep(_SECONDS_BETWEEN_STARTS)
+        else:
+            break
+    return process, api_url
 
 
 def require_server() -> None:
@@ -115,11 +135,13 @@ def wait_until_healthy(api_url: str, process: subprocess.Popen[bytes], seconds: 
     """EnvironmentFault where the server that `process` runs does not answer in time."""
     deadline = time.monotonic() + seconds
     while not _is_healthy(api_url):
-        if process.poll() is not None or time.monotonic() > deadline:
+        ended = process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            how = "ended while it started" if ended else f"did not start within {seconds:.0f} s"
             raise EnvironmentFault(
-                f"Prefect's server did not start within {seconds:.0f} s. Run `csr doctor`; on a "
-                "slow machine raise PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or start "
-                "`prefect server start` yourself and set PREFECT_API_URL."
+                f"Prefect's server {how}. Run `csr doctor`; on a slow machine raise "
+                "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or start `prefect server start` "
+                "yourself and set PREFECT_API_URL."
             )
         time.sleep(0.1)
 

@@ -1,0 +1,60 @@
+"""Starting Prefect's server: what ends at once, and what never answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from csr.errors import EnvironmentFault
+from flows import server
+
+HEALTHY = """
+import http.server, sys
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *unused): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Healthy).serve_forever()
+"""
+ENDS = "raise SystemExit(1)"
+SILENT = "import time; time.sleep(60)"
+
+
+def starting(*scripts: str) -> Callable[[int], subprocess.Popen[bytes]]:
+    waiting = iter(scripts)
+    return lambda port: subprocess.Popen([sys.executable, "-c", next(waiting), str(port)])
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_SECONDS_BETWEEN_STARTS", 0.0)
+
+
+def test_a_server_that_ends_while_it_starts_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "_start", starting(ENDS, HEALTHY))
+    process, api_url = server._started(30.0)
+    try:
+        assert process.poll() is None
+        assert api_url.startswith("http://127.0.0.1:")
+    finally:
+        server.stop(process)
+
+
+def test_one_that_ends_each_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_start", starting(ENDS, ENDS, ENDS))
+    with pytest.raises(EnvironmentFault, match="ended while it started"):
+        server._started(30.0)
+
+
+def test_one_that_does_not_answer_is_not_started_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_start", starting(SILENT))
+    with pytest.raises(EnvironmentFault, match="did not start within 1 s"):
+        server._started(1.0)
+    assert not psutil.Process().children(), "it would run on until this process ends"
