@@ -1,32 +1,40 @@
 """Runs whose process is gone, told so to Prefect.
 
 A worker that is stopped or killed takes its flow runs with it, and Prefect goes on showing them
-as running. Each flow notes its machine and process as labels of its run; whoever looks on that
-machine can tell the dead from the living.
+as running. A run that ends of itself while Prefect is about to cancel it stays "cancelling": the
+server refuses every other end, and nobody is left to report that one. Each flow notes its machine
+and process as labels of its run; whoever looks on that machine can tell the dead from the living.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import psutil
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 HOST_LABEL, PID_LABEL, STARTED_LABEL = "csr.host", "csr.pid", "csr.process_started"
 
 _GONE = "The process that ran it is gone. A retry goes on where it stopped."
+_ENDED_FIRST = "It ended before it could be stopped. What it finished is kept."
+_ENDS: dict[StateType, Callable[[], State]] = {
+    StateType.RUNNING: lambda: Crashed(message=_GONE),
+    StateType.CANCELLING: lambda: Cancelled(message=_ENDED_FIRST),
+}
+"""State of a run without a process -> the state it gets."""
 
 
 def label_this_run() -> None:
@@ -40,17 +48,31 @@ def label_this_run() -> None:
         client.update_flow_run_labels(UUID(flow_run.id), labels)
 
 
-def settle_dead_runs() -> list[str]:
-    """Mark this machine's runs without a process as crashed; their names."""
-    unfinished = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
+def settle_dead_runs(min_seconds: float = 0.0) -> list[str]:
+    """Mark this machine's runs without a process as crashed, or as cancelled; their names.
+
+    Runs that have been in their state for less than `min_seconds` are left alone: a retry is
+    running a moment before it has noted its new process.
+    """
+    unfinished = FlowRunFilterStateType(any_=list(_ENDS))
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=unfinished))
         )
         dead = [run for run in found if is_dead(run.labels)]
-        for run in dead:
-            client.set_flow_run_state(run.id, Crashed(message=_GONE), force=True)
-    return [run.name for run in dead]
+        # Asked again: a process that has ended since the first look has reported its own end.
+        return [run.name for run in dead if _settle(client, run.id, min_seconds)]
+
+
+def _settle(client: SyncPrefectClient, flow_run_id: UUID, min_seconds: float) -> bool:
+    """Report the end of a run whose process is gone; False where the run has done it itself."""
+    state = client.read_flow_run(flow_run_id).state
+    if state is None or state.type not in _ENDS:
+        return False
+    if (datetime.now(UTC) - state.timestamp).total_seconds() < min_seconds:
+        return False
+    client.set_flow_run_state(flow_run_id, _ENDS[state.type](), force=True)
+    return True
 
 
 def is_dead(labels: Mapping[str, Any]) -> bool:

@@ -1,13 +1,14 @@
 """`csr worker`: Prefect's process worker, kept running, and the truth about its runs when it ends.
 
-Prefect stops a worker's flow runs with it and goes on showing them as running. Before it starts
-and after it ends, the runs of this machine that have no process are marked as crashed, so that
-they can be gone on with. A worker that ends by itself, as Prefect's does where its server was too
-busy to answer, is started again.
+Prefect stops a worker's flow runs with it and goes on showing them as running. Before it starts,
+after it ends and every minute in between, the runs of this machine that have no process are marked
+as crashed or cancelled, so that they can be gone on with. A worker that ends by itself, as
+Prefect's does where its server was too busy to answer, is started again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
 import signal
@@ -29,6 +30,8 @@ MAX_EARLY_ENDS = 5
 """So many in a row, and something is set up wrongly."""
 FIRST_PAUSE_SECONDS = 5.0
 """Doubled after each early end."""
+SETTLE_SECONDS = 60.0
+"""Between two looks for runs that have lost their process."""
 
 
 def work(num_flow_runs: int) -> int:
@@ -78,7 +81,7 @@ class _Worker:
         self._process = subprocess.Popen(command, start_new_session=True)
         if self.stopped.is_set():  # between the two lines above
             self._process.send_signal(signal.SIGTERM)
-        status = self._process.wait()
+        status = _wait_and_settle(self._process)
         _settle()
         return status
 
@@ -89,14 +92,22 @@ class _Worker:
             self._process.send_signal(signal.SIGTERM)
 
 
-def _settle() -> None:
+def _wait_and_settle(process: subprocess.Popen[bytes]) -> int:
+    """The exit status of the process."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=SETTLE_SECONDS)
+        _settle(min_seconds=SETTLE_SECONDS)
+
+
+def _settle(min_seconds: float = 0.0) -> None:
     """A server that does not answer now is asked again next time."""
     import httpx
 
     try:
-        names = settle_dead_runs()
+        names = settle_dead_runs(min_seconds)
     except httpx.HTTPError as error:
         logger.warning("The server did not answer (%s); runs stay as they are", error)
         return
     for name in names:
-        logger.warning("%s: its process is gone; marked as crashed", name)
+        logger.warning("%s: its process is gone; marked as ended", name)

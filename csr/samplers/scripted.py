@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,6 +45,8 @@ class Config(LanguageConfig):
 
     max_context_tokens: int = Field(default=2048, ge=1)
     """Tokens of prompt and response together; a prompt counts one token a word."""
+    seconds_per_request: float = Field(default=0.0, ge=0.0)
+    """How long a step of one request takes, to see what happens meanwhile."""
 
 
 def build(config: Config) -> Sampler:
@@ -89,6 +92,7 @@ class ScriptedSampler:
     ) -> list[list[StepCandidate]]:
         """See `Sampler.sample_steps`. Where fewer first tokens exist, branching repeats them."""
         self._num_requests += len(requests)
+        time.sleep(self._config.seconds_per_request * len(requests))
         return [
             [self._step(request, settings, index) for index in range(settings.num_candidates)]
             for request in requests

@@ -73,9 +73,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_recipe(tmp_path_factory.mktemp("data"))
 
 
-def long_recipe(folder: Path) -> Path:
-    """A run that is still sampling when somebody looks: a hundred shards, told one by one."""
-    recipe = write_recipe(folder, num_iterations=1, shard_size=1)
+def long_recipe(folder: Path, seconds_per_request: float = 0.0) -> Path:
+    """A run that is still sampling when somebody looks: a shard a prompt."""
+    sampler = {"name": "scripted", "seconds_per_request": seconds_per_request}
+    recipe = write_recipe(folder, num_iterations=1, shard_size=1, sampler=sampler)
     document = recipe.read_text().replace(
         "num_prompts_per_iteration: 6", "num_prompts_per_iteration: 12"
     )
@@ -371,7 +372,7 @@ def test_the_form_is_checked_before_anything_starts(service: Service) -> None:
 def test_cancelling_leaves_no_process_and_a_run_to_go_on_with(
     service: Service, tmp_path: Path
 ) -> None:
-    recipe = long_recipe(tmp_path / "data")
+    recipe = long_recipe(tmp_path / "data", seconds_per_request=0.2)
     asked = service.start("csr-run", {"recipe": str(recipe), "run_id": "stopped"})
     wait_until(lambda: shards_done(service, "stopped") >= 2, 300)
     pid = service.flow_run(asked)["labels"]["csr.pid"]

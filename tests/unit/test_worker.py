@@ -13,7 +13,7 @@ from tests.processes import wait_until
 KEEPER = """
 import sys
 from flows import worker
-worker.settle_dead_runs = list
+worker.settle_dead_runs = lambda min_seconds: []
 sys.exit(worker.keep_running(sys.argv[2:], first_pause_seconds=float(sys.argv[1])))
 """
 
@@ -61,9 +61,21 @@ def test_a_stop_during_the_pause_ends_it() -> None:
 def test_a_server_that_does_not_answer_stops_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refused() -> list[str]:
+    def refused(min_seconds: float) -> list[str]:
         raise httpx.ConnectError("All connection attempts failed")
 
     monkeypatch.setattr(worker, "settle_dead_runs", refused)
     worker._settle()
     assert "The server did not answer (All connection attempts failed)" in caplog.text
+
+
+def test_runs_are_settled_while_the_worker_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(worker, "SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr(
+        worker, "settle_dead_runs", lambda min_seconds: asked.append(min_seconds) or []
+    )
+    with subprocess.Popen(["sleep", "1"]) as process:
+        assert worker._wait_and_settle(process) == 0
+    assert len(asked) > 2
+    assert set(asked) == {0.05}
