@@ -7,7 +7,7 @@ EXTRA ?= auto
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup demo test soak check format constraints clean
+.PHONY: help setup demo test soak bench check format constraints clean
 
 help:
 	@echo "make demo    run the whole pipeline on this machine, offline, in minutes"
@@ -15,6 +15,7 @@ help:
 	@echo "make check   lint, format, types, import directions"
 	@echo "make test    check, then unit and integration tests (ARGS=... goes to pytest)"
 	@echo "make soak    hours: disturb every event of a run (ARGS=kill: one part), gates on real runs, fuzz"
+	@echo "make bench   an hour: measure what this machine makes of each part, into docs/performance.md"
 	@echo "make format  let ruff mend what it can"
 	@echo "make clean   remove .venv, caches and build leftovers; runs/ stays"
 
@@ -37,6 +38,10 @@ test: check
 soak: setup
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -s tests/soak tests/hostile
+
+bench: setup
+	# An idle machine, please. ARGS="--parts scoring" measures one part anew.
+	$(BIN)/python -m benchmarks.performance $(ARGS)
 
 format: setup
 	$(BIN)/ruff check --fix .

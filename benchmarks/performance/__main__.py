@@ -20,11 +20,10 @@ from pathlib import Path
 
 from benchmarks.gpu.record import hardware, versions
 from benchmarks.performance.measuring import Json
-from benchmarks.performance.report import markdown
+from benchmarks.performance.report import PARTS, markdown
 from flows import environment
 from storage.atomic import read_json, write_json
 
-PARTS = ("sampling", "scoring", "training", "storage", "orchestration", "iteration")
 DOCS = Path(__file__).parents[2] / "docs"
 
 

