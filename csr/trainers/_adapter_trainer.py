@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +18,7 @@ from csr.trainers._isolation import preserved_globals, staged_output
 from csr.trainers._policy_files import load_policy, pick_device, save_adapter, save_merged
 from csr.trainers._processes import train_in_processes
 from csr.trainers._scoring import response_logprobs
-from csr.trainers._watch import TrainingWatch
+from csr.trainers._watch import TrainingWatch, at_train_begin
 from csr.types import PolicyRef, Prompt
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class AdapterTrainer:
         raise NotImplementedError
 
     def begin(self, trainer: Any) -> None:
-        """What a training does that starts anew."""
+        """What a training does before its first step, its model placed as the steps find it."""
 
     def train(
         self,
@@ -79,7 +80,7 @@ class AdapterTrainer:
             name = training_sha256(policy, data_path, config, seed, pick_device(config.device))
             checkpoints = Checkpoints(directory=checkpoint_dir.absolute(), training_sha256=name)
             checkpoints.remove_unusable()
-        here = self.train_here if config.num_processes == 1 else self._train_in_processes
+        here = self._train_in_processes if config.is_launched else self.train_here
         try:
             return here(
                 policy=policy,
@@ -130,12 +131,15 @@ class AdapterTrainer:
             # Every process looks before any can have made a step, so all find the same.
             checkpoint = checkpoints.latest() if checkpoints else None
             if checkpoint is None:
-                self.begin(trainer)
+                trainer.add_callback(at_train_begin(partial(self.begin, trainer)))
             trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+            # All processes together: each may hold a part of the weights.
+            weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
             if rank == 0:
-                save_adapter(trainer.model, work / "adapter")
-                save_merged(trainer.model, policy.model_path, work / "model")
-            del trainer
+                save_adapter(trainer.model, work / "adapter", weights)
+            del trainer, weights
+            if rank == 0:
+                save_merged(policy.model_path, work / "adapter", work / "model", config.dtype)
         return TrainingResult(
             model_path=output_dir / "model",
             adapter_path=output_dir / "adapter",

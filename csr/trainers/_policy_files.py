@@ -85,9 +85,12 @@ def load_policy(model_path: str, dtype: DtypeName, device: str) -> Any:
     return model.to(device).eval()
 
 
-def save_adapter(peft_model: Any, target: Path) -> None:
-    """The LoRA adapter alone, in PEFT's format, as safetensors."""
-    peft_model.save_pretrained(target)
+def save_adapter(peft_model: Any, target: Path, weights: dict[str, Any] | None = None) -> None:
+    """The LoRA adapter alone, in PEFT's format, as safetensors.
+
+    `weights`: the model's, by name, where `peft_model` itself holds a part of them alone.
+    """
+    peft_model.save_pretrained(target, state_dict=weights)
     (target / "README.md").unlink(missing_ok=True)
     file = target / "adapter_config.json"
     config = json.loads(file.read_text())
@@ -96,19 +99,21 @@ def save_adapter(peft_model: Any, target: Path) -> None:
     file.write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
-def save_merged(peft_model: Any, policy_path: str, target: Path) -> None:
+def save_merged(policy_path: str, adapter: Path, target: Path, dtype: DtypeName) -> None:
     """The whole policy with the adapter merged in, a drop-in for the one at `policy_path`.
 
     Weight names and type are those of the old policy, and every other file (processor,
-    template, configuration) is copied from it byte for byte. Uses `peft_model` up.
-    NumericalError where merged weights are not finite; ModelError where transformers
-    would write other weight names than it read.
+    template, configuration) is copied from it byte for byte. The policy is read anew: the one that
+    was trained may be spread over GPUs. NumericalError where merged weights are not finite;
+    ModelError where transformers would write other weight names than it read.
     """
     import torch
+    from peft import PeftModel
 
     source = resolve_model(policy_path)
+    adapted = PeftModel.from_pretrained(load_policy(policy_path, dtype, "cpu"), str(adapter))
     try:
-        merged = peft_model.merge_and_unload(safe_merge=True)
+        merged = adapted.merge_and_unload(safe_merge=True)
     except ValueError as error:
         raise NumericalError(
             f"The trained adapter holds values that are not finite ({error}). Lower the learning "

@@ -1,4 +1,4 @@
-"""Data-parallel training: one process a GPU, each with a whole copy of the model.
+"""Training in several processes: one a GPU, each with a whole copy of the model or with a shard.
 
 `train_in_processes` starts `accelerate launch` on this module and waits; what the user
 sees (progress, errors, the result) is as if training ran in this process.
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from csr.trainers._settings import TrainingSettings
 
 _PROGRESS = re.compile(r"csr-progress (\d+) (\d+)\n")
-_TAIL_LINES = 15
+_TAIL_LINES = 60
+"""The launcher ends with some thirty of its own, and the cause stands before them."""
 
 
 def train_in_processes(
@@ -100,20 +101,47 @@ def _launch(folder: Path, config: TrainingSettings, progress: Progress) -> tuple
 
 
 def launch_settings(config: TrainingSettings) -> dict[str, Any]:
-    """What `accelerate config` would write: plain data-parallel processes of this machine.
+    """What `accelerate config` would write: the user's file, else plain data-parallel processes.
 
     On a CPU too: accelerate starts several processes there by MPI alone, unless it is told that
-    they are of the kind that GPUs have.
+    they are of the kind that GPUs have. EnvironmentFault for a file that cannot be launched.
     """
-    return {
-        "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "MULTI_GPU",
-        "use_cpu": pick_device(config.device) == "cpu",
+    ours = {
         "mixed_precision": "no",  # the trainer's own settings decide
         "num_machines": 1,
         "num_processes": config.num_processes,
+    }
+    if config.accelerate_config is not None:
+        return _users_settings(config.accelerate_config) | ours
+    return ours | {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU",
+        "use_cpu": pick_device(config.device) == "cpu",
         "debug": False,
     }
+
+
+def _users_settings(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise EnvironmentFault(
+            f"trainer.accelerate_config: {path} cannot be read ({error}). Give a file that "
+            "`accelerate config` writes."
+        ) from error
+    if not isinstance(settings, dict) or "distributed_type" not in settings:
+        raise EnvironmentFault(
+            f"trainer.accelerate_config: {path} has no distributed_type, so it is not a file of "
+            "`accelerate config`. Make one with `accelerate config --config_file PATH`."
+        )
+    if settings.get("num_machines", 1) != 1:
+        raise EnvironmentFault(
+            f"trainer.accelerate_config: {path} is for {settings['num_machines']} machines; "
+            "training runs on the one that the flow runs on. Set num_machines to 1."
+        )
+    return settings
 
 
 def _raise_own_error(folder: Path) -> None:

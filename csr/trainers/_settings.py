@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from csr.config import ComponentConfig
 from csr.planning import PlannedTraining
@@ -52,12 +53,30 @@ class TrainingSettings(ComponentConfig):
     num_processes: int = Field(default=1, ge=1)
     """Data-parallel processes on this machine, one GPU each. A step then takes batch_size x
     gradient_accumulation_steps x num_processes of them; a last, smaller round repeats a few."""
+    accelerate_config: Path | None = None
+    """A file that `accelerate config` writes, for a model that no single GPU holds: FSDP or
+    DeepSpeed. `num_processes` above decides over the file's own, and weights stay as precise as
+    `dtype` says. None: plain data parallelism, a whole copy of the model on each GPU."""
     dataloader_workers: int = Field(default=0, ge=0)
     """Processes that decode images ahead of the model; 0 decodes in this one."""
     checkpoint_every_num_steps: int = Field(default=50, ge=0)
     """Optimiser steps between two checkpoints, from which an interrupted training goes on; one
     more is made after the last step. 0 makes none. The newest two are kept, each three times
     the adapter's size."""
+
+    @model_validator(mode="after")
+    def _shards_are_not_checkpointed(self) -> Self:
+        if self.accelerate_config is not None and self.checkpoint_every_num_steps > 0:
+            raise ValueError(
+                "checkpoint_every_num_steps cannot go with accelerate_config: checkpoints of a "
+                "training whose weights are spread over GPUs are not supported. Set it to 0."
+            )
+        return self
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether training runs in processes of its own."""
+        return self.num_processes > 1 or self.accelerate_config is not None
 
     def total_steps(self, num_rows: int) -> int:
         """Optimiser steps of a training on that many pairs or demonstrations."""

@@ -98,7 +98,7 @@ def cache_reference(trainer: Any, collator: PairCollator, batch_size: int) -> No
         batch = send_to_device(collator([{"row": row} for row in rows]), trainer.args.device)
         del batch[PAIR_ROWS]
         corrupted = batch.pop(CORRUPTED, None)
-        clean = Recording(trainer.model, trainer.model)
+        clean = Recording(trainer.model_wrapped, trainer.model)
         columns = list(trainer.compute_ref_log_probs(clean, batch))
         if corrupted is not None:
             columns += reference_columns(trainer, trainer.image_terms, clean, batch, corrupted)

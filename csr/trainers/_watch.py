@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +123,17 @@ class Watched:
         super().log(logs, start_time)  # type: ignore[misc]  # adds the step's figures to `logs`
         if "loss" in logs:
             self.watch.step(self.state.global_step, logs)
+
+
+def at_train_begin(do: Callable[[], None]) -> Any:
+    """A callback for transformers' Trainer that does it once the model is where it trains."""
+    from transformers import TrainerCallback
+
+    class AtTrainBegin(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            do()
+
+    return AtTrainBegin()
 
 
 def _finite(values: Sequence[float]) -> bool:

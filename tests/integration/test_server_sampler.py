@@ -126,7 +126,7 @@ def trained(folder: Path, policy: PolicyRef) -> PolicyRef:
                 parameter.normal_(0.0, 0.05)
     tuned.peft_config["default"].target_modules = {"q_proj", "v_proj", "down_proj"}
     save_adapter(tuned, folder / "adapter")
-    save_merged(tuned, policy.model_path, folder / "merged")
+    save_merged(policy.model_path, folder / "adapter", folder / "merged", "float32")
     return PolicyRef(
         name="01",
         model_path=str(folder / "merged"),

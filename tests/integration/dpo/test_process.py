@@ -2,16 +2,26 @@
 
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from csr.checkpoints import base_policy
-from csr.trainers.dpo import build
+from csr.errors import EnvironmentFault
+from csr.trainers.dpo import Config, build
 from tests.dpo_runs import FAST, SEED, train
 from tests.preference_pairs import make_pairs, write_pairs
+
+ROOT = Path(__file__).parents[3]
+
+
+def changed(**changes):
+    """The fast settings with these, checked."""
+    return Config.model_validate(FAST.model_dump() | changes)
 
 
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(llava, trained, tmp_path):
@@ -112,3 +122,41 @@ def test_two_processes_train_as_one_with_their_batches_together(llava, tmp_path)
     )
     for name, weight in one.items():
         assert torch.allclose(two[name], weight, atol=1e-4), name
+
+
+SHARDED = {
+    "num_processes": 2, "batch_size": 1, "checkpoint_every_num_steps": 0,
+    "accelerate_config": ROOT / "deploy" / "accelerate" / "fsdp.yaml",
+}  # fmt: skip
+
+
+@pytest.fixture
+def cpu_shards(monkeypatch):
+    """Training processes take this CPU for GPUs: accelerate shards nothing on a CPU."""
+    monkeypatch.syspath_prepend(ROOT / "tests" / "cpu_shards")
+
+
+@pytest.mark.slow
+def test_a_model_in_shards_trains_as_a_whole_one(llava, tmp_path, cpu_shards):
+    for name, changes in {"shards": SHARDED, "whole": {"batch_size": 2}}.items():
+        train(llava[0], llava[3], tmp_path / name, config=changed(**changes))
+    shards, whole = (
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("shards", "whole")
+    )
+    assert shards.keys() == whole.keys()
+    for name, weight in whole.items():
+        assert torch.allclose(shards[name], weight, atol=1e-5), name
+    adapters = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors")
+                for name in ("shards", "whole")]  # fmt: skip
+    assert adapters[0].keys() == adapters[1].keys()
+
+
+def test_a_launch_that_fails_tells_its_cause(llava, tmp_path, cpu_shards):
+    """That the wrong layer is an error also shows that the right one was sharded."""
+    settings = yaml.safe_load(SHARDED["accelerate_config"].read_text())
+    settings["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"] = "NoSuchLayer"
+    (tmp_path / "fsdp.yaml").write_text(yaml.safe_dump(settings))
+    config = changed(**SHARDED | {"accelerate_config": tmp_path / "fsdp.yaml"})
+    with pytest.raises(EnvironmentFault, match="the transformer layer class NoSuchLayer"):
+        train(llava[0], llava[3], tmp_path / "out", config=config)
+    assert not (tmp_path / "out").exists()
