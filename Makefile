@@ -32,12 +32,14 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	# The limit is a stop for a hung engine, not a speed check.
-	$(BIN)/python -m pytest --timeout=900 --timeout-method=thread $(ARGS)
+	# Two processes, a file in one of them: most tests wait for others. The limit is a stop for a
+	# hung engine, not a speed check.
+	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout=900 --timeout-method=thread $(ARGS)
 
 soak: setup
 	$(BIN)/python -m tests.faults.soak $(ARGS)
-	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -s tests/soak tests/hostile
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -s tests/soak tests/hostile \
+		tests/integration/test_prefect_service.py
 
 bench: setup
 	# An idle machine, please. ARGS="--parts scoring" measures one part anew.

@@ -75,7 +75,10 @@ class Sampler(Protocol):
     """Speaks for one policy at a time. Every call is one batch over all its requests."""
 
     def load_policy(self, policy: PolicyRef) -> None:
-        """Make `policy` the one that speaks. ModelError when it cannot be loaded."""
+        """Make `policy` the one that speaks, as if nothing had been asked of the sampler before.
+
+        Costs little where it speaks already. ModelError when it cannot be loaded.
+        """
 
     def sample_steps(
         self, requests: Sequence[StepRequest], settings: StepSettings

@@ -32,15 +32,16 @@ class Engines:
     def sampler(self, policy: PolicyRef) -> Sampler:
         """The sampler with `policy` loaded; weights are reloaded only when they change.
 
+        A stage asks once, when it begins: what it makes then depends on no stage before it.
         ModelError where the policy's files are no longer those that were recorded.
         """
         if self._sampler is None:
             self._sampler = self._recipe.sampler.build()
         if self._policy is None or self._policy.sha256 != policy.sha256:
             _check_weights(policy)
-            self._policy = None  # a failing load leaves none in force
-            self._sampler.load_policy(policy)
-            self._policy = policy
+        self._policy = None  # a failing load leaves none in force
+        self._sampler.load_policy(policy)
+        self._policy = policy
         return self._sampler
 
     def similarity(self) -> Similarity | None:

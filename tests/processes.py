@@ -9,8 +9,8 @@ PATIENCE_SECONDS = 60.0
 """How long to wait for what must come; a busy machine takes its time."""
 
 
-def wait_until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_until(holds: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)

@@ -15,7 +15,7 @@ from csr.protocols import StepSettings
 from csr.samplers._vllm_policy import Job
 from csr.samplers.vllm import Config, VllmSampler
 from csr.search import search
-from csr.step_streams import BatchedSteps, StepStream
+from csr.step_streams import BatchedSteps, StepStream, all_steps
 from csr.types import Prompt, ResponseTree
 from rewards import calibrated
 from rewards.settings import Config as RewardConfig
@@ -46,9 +46,10 @@ class Engine(VllmSampler):
 
     def stream_steps(self, settings: StepSettings) -> StepStream:
         """See `Sampler.stream_steps`."""
+        stream = super().stream_steps
         if self.by_levels:
-            return BatchedSteps(lambda requests: self.sample_steps(requests, settings))
-        return super().stream_steps(settings)
+            return BatchedSteps(lambda requests: all_steps(stream(settings), requests))
+        return stream(settings)
 
     def cache_share(self, prompt: Prompt, num_tokens: int) -> float:
         """See `Sampler.cache_share`."""

@@ -120,10 +120,15 @@ def reload_weights(engine: Any, model_path: Path) -> None:
                 f"vLLM cannot load the weights of {model_path}: {_reason(error)} They must have "
                 "the tensors of the model that the engine started with."
             ) from error
-        engine.llm_engine.reset_encoder_cache()
-        emptied = engine.reset_prefix_cache()
-        engine.reset_mm_cache()
-    assert emptied, "requests were still running while the policy changed"
+        empty_caches(engine)
+
+
+def empty_caches(engine: Any) -> None:
+    """Forget every image and every token: what comes is computed as in a new engine."""
+    engine.llm_engine.reset_encoder_cache()
+    emptied = engine.reset_prefix_cache()
+    engine.reset_mm_cache()
+    assert emptied, "no request runs between two stages"
 
 
 def stop_engine(engine: Any) -> None:

@@ -49,8 +49,13 @@ class ServedPolicy(PromptedPolicy):
         self._running: dict[str, Job] = {}
 
     def load(self, policy: PolicyRef) -> None:
-        """Start the engine, or exchange its weights where the architecture is the same."""
+        """Start the engine, or exchange its weights where the architecture is the same.
+
+        Of the policy that speaks already, the caches are emptied: what they hold decides into which
+        batches the rest falls, and with that the last bits of log-probabilities.
+        """
         if self._engine is not None and policy.sha256 == self._sha256:
+            _vllm_engine.empty_caches(self._engine)
             return
         path = resolve_model(policy.model_path)
         check_complete(str(path))

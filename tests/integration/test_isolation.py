@@ -42,6 +42,17 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_recipe(tmp_path_factory.mktemp("data"), num_iterations=1)
 
 
+def children() -> list[psutil.Process]:
+    """Processes below this one; multiprocessing leaves helpers of its own there for good."""
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.fixture
+def before() -> list[psutil.Process]:
+    """The children that are there when a test begins."""
+    return children()
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
     path = tmp_path / "journal"
@@ -92,6 +103,7 @@ def test_child_processes_make_the_same_tables(
     tmp_path: Path,
     expected: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
+    before: list[psutil.Process],
 ) -> None:
     home = tmp_path / "home"
     shown: dict[str, tuple[int, int]] = {}
@@ -119,7 +131,7 @@ def test_child_processes_make_the_same_tables(
         "train",
     ]
     assert f"{RUN}/01.1 sample shard 2: done" in answer.err  # logged there, told here
-    assert psutil.Process().children() == []
+    assert children() == before
 
     RunStore(home).set_status(RUN, "suspended")  # so that every stage is looked at again
     monkeypatch.setattr("flows.work.stage_process", None)  # what is done needs none
@@ -151,7 +163,13 @@ def test_a_lost_engine_is_tried_again_in_two_waves(
 
 
 def test_an_engine_lost_twice_fails_the_run_which_goes_on_later(
-    csr: Csr, recipe: Path, tmp_path: Path, fault: Any, journal: Path, expected: dict[str, str]
+    csr: Csr,
+    recipe: Path,
+    tmp_path: Path,
+    fault: Any,
+    journal: Path,
+    expected: dict[str, str],
+    before: list[psutil.Process],
 ) -> None:
     home = tmp_path / "home"
     fault("kill", times=2)
@@ -169,7 +187,7 @@ def test_an_engine_lost_twice_fails_the_run_which_goes_on_later(
     stages = {(s.stage, s.shard): s.status for s in manifest.stages}
     assert stages == {("measure", 0): "done", ("sample", 0): "done", ("sample", 1): "failed"}
     assert store.attempt(RUN, 0).manifest.read().status == "done"
-    assert psutil.Process().children() == []
+    assert children() == before
 
     assert csr(*command(recipe, home)).status == 0
     assert contents(home) == expected
@@ -180,7 +198,13 @@ def test_an_engine_lost_twice_fails_the_run_which_goes_on_later(
 
 @pytest.mark.slow
 def test_a_stage_that_hangs_is_ended_and_tried_again(
-    csr: Csr, recipe: Path, tmp_path: Path, fault: Any, journal: Path, expected: dict[str, str]
+    csr: Csr,
+    recipe: Path,
+    tmp_path: Path,
+    fault: Any,
+    journal: Path,
+    expected: dict[str, str],
+    before: list[psutil.Process],
 ) -> None:
     fault("hang", times=1)
     limit = ("--set", "stage_timeout_seconds=10")
@@ -189,7 +213,7 @@ def test_a_stage_that_hangs_is_ended_and_tried_again(
     assert "sample shard 1 took too long and was ended." in answer.err
     assert journal.read_text().split("\n")[:-1] == ["start", WHOLE, WHOLE, "hang", *SECOND_TRY]
     assert contents(tmp_path / "home") == expected
-    assert psutil.Process().children(recursive=True) == []
+    assert children() == before
 
 
 @pytest.mark.parametrize("act", ["NumericalError", "AssertionError"])

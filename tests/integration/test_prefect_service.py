@@ -25,6 +25,13 @@ pytestmark = pytest.mark.slow
 
 PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5))
 
+ON_POSTGRESQL = (
+    "test_an_active_schedule_starts_runs",
+    "test_a_run_completes_and_an_iteration_is_done_over_by_its_id",
+    "test_cancelling_leaves_no_process_and_a_run_to_go_on_with",
+)
+"""What asks most of the database; `make soak` runs all tests on both."""
+
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def deployed(
@@ -42,6 +49,14 @@ def deployed(
         pytest.skip(reason)
     with postgres.postgres() as url, prefect_service(folder, url) as service:
         yield _deploy(service, told[0])
+
+
+@pytest.fixture(autouse=True)
+def _not_all_on_both(request: pytest.FixtureRequest) -> None:
+    name, _, parameter = request.node.name.partition("[")
+    soaks = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
+    if parameter == "postgresql]" and name not in ON_POSTGRESQL and not soaks:
+        pytest.skip("`make soak` runs it on PostgreSQL too")
 
 
 @pytest.fixture(scope="module")

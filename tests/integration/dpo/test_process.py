@@ -48,11 +48,14 @@ def test_training_leaves_the_process_as_it_was(llava, tmp_path, monkeypatch):
     torch.manual_seed(3)
     random.seed(3)
     np.random.seed(3)
-    before = (dict(os.environ), logging.get_verbosity(), dict(PartialState._shared_state))
+
+    def around():
+        states = [dict(state._shared_state) for state in (AcceleratorState, PartialState)]
+        return dict(os.environ), logging.get_verbosity(), states
+
+    before = around()
     train(llava[0], llava[3], tmp_path / "out")
-    after = (dict(os.environ), logging.get_verbosity(), dict(PartialState._shared_state))
-    assert after == before
-    assert AcceleratorState._shared_state == {}
+    assert around() == before
     drawn = (torch.rand(1).item(), random.random(), np.random.rand())
     torch.manual_seed(3)
     random.seed(3)
