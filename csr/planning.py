@@ -155,6 +155,8 @@ class PlannedTraining:
     num_processes: int = 1
     num_processes_setting: str = ""
     """The component's setting that decides it."""
+    is_sharded: bool = False
+    """Whether each process holds a part of the weights alone."""
     lora_rank: int
     gradient_checkpointing: bool
     checkpointing_setting: str = ""

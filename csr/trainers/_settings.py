@@ -97,6 +97,7 @@ class TrainingSettings(ComponentConfig):
             batch_size=self.batch_size,
             num_processes=self.num_processes,
             num_processes_setting="num_processes",
+            is_sharded=self.accelerate_config is not None,
             lora_rank=self.lora_rank,
             gradient_checkpointing=self.gradient_checkpointing,
             checkpointing_setting="gradient_checkpointing",

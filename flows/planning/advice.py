@@ -18,13 +18,17 @@ def gpu_advice(parts: Parts, num_gpus: int | None) -> Iterator[str]:
     """Where the recipe uses other than the GPUs that are there."""
     engine, training, told = parts.engine, parts.training, []
     if engine is not None:
-        told.append((engine.num_gpus, "sampler", engine.num_gpus_setting))
+        one = parts.num_workers == 1
+        setting = f"sampler.{engine.num_gpus_setting}" if one else "ray.num_workers"
+        known = engine.num_gpus_setting or not one
+        told.append((engine.num_gpus * parts.num_workers, "sampler", setting if known else ""))
     if training is not None:
-        told.append((training.num_processes, "trainer", training.num_processes_setting))
+        name = training.num_processes_setting
+        told.append((training.num_processes, "trainer", f"trainer.{name}" if name else ""))
     for used, section, setting in told:
         if num_gpus is None or used == num_gpus:
             continue
-        mend = f" (--set {section}.{setting}={num_gpus})" if setting else ""
+        mend = f" (--set {setting}={num_gpus})" if setting else ""
         if used > num_gpus:
             yield f"The {section} asks for {used} GPUs, and there are {num_gpus}{mend}."
         else:

@@ -116,9 +116,11 @@ def training_memory(
     inputs = geometry.width * BYTES_OF[dtype]
     plain = sequences * num_tokens * geometry.num_layers * per_layer
     checkpointed = sequences * num_tokens * (geometry.num_layers * inputs + per_layer)
+    num_parts = training.num_processes if training.is_sharded else 1
+    adapter = _TRAINED_BYTES * geometry.lora_parameters(training.lora_rank)
     return TrainingMemory(
-        weights_bytes=float(geometry.num_parameters * BYTES_OF[dtype]),
-        adapter_bytes=float(_TRAINED_BYTES * geometry.lora_parameters(training.lora_rank)),
+        weights_bytes=geometry.num_parameters * BYTES_OF[dtype] / num_parts,
+        adapter_bytes=adapter / num_parts,
         activation_bytes=checkpointed if training.gradient_checkpointing else plain,
         activation_bytes_checkpointed=checkpointed,
         activation_bytes_plain=plain,

@@ -33,6 +33,8 @@ class Parts:
     """What is sampled for the calibration's statistics, for each caption; empty where none are."""
     num_captions: int
     engine: PlannedEngine | None
+    num_workers: int
+    """Engines that each sample a shard at the same time."""
     training: PlannedTraining | None
     similarities: tuple[PlannedSimilarity, ...]
     questions: tuple[tuple[PlannedQuestions, int], ...]
@@ -86,6 +88,7 @@ def parts_of(
         captions=captions,
         num_captions=recipe.num_statistics_prompts if captions else 0,
         engine=tell(recipe.sampler, "planned_engine"),
+        num_workers=recipe.ray.num_workers if recipe.ray else 1,
         training=training,
         similarities=tuple(each for each in similarities if each is not None),
         questions=tuple(_questions(recipe, expected, num_questions, tell, untold)),

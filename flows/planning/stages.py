@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,11 @@ class Sampling:
     read_tokens: float
     """For a prompt, by the schedule."""
 
+    @property
+    def read_seconds(self) -> float:
+        """By the schedule."""
+        return self.prefill_seconds[self.schedule]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IterationPlan:
@@ -80,16 +86,18 @@ def plan_iteration(parts: Parts, setting: Setting) -> IterationPlan:
     work, training, tokens = parts.work, parts.training, _lesson_tokens(parts, setting)
     sampling = _sampling(work, setting, speaker) if speaker and work else None
     dtype = training_dtype(setting.geometry, training.dtype if training else "auto")
-    held, trained = None, None
+    held, trained, share = None, None, _share_of_a_worker(parts, setting)
     if training is not None:
         held = training_memory(setting.geometry, training, dtype, tokens)
         trained = costs.training_seconds(setting.geometry, setting.device, training, dtype, tokens)
     seconds = {
         "start-up": start_seconds(parts, setting),
         "measure": _measure_seconds(parts, setting, speaker),
-        "sample: decode": sampling.decode_seconds if sampling else None,
-        "sample: prefill": sampling.prefill_seconds[sampling.schedule] if sampling else None,
-        "sample: score": _score_seconds(parts, setting),
+        "sample: decode": share * sampling.decode_seconds if sampling else None,
+        "sample: prefill": share * sampling.prefill_seconds[sampling.schedule]
+        if sampling
+        else None,
+        "sample: score": share * _score_seconds(parts, setting) if work else None,
         "pair": setting.num_prompts * work.num_nodes * PAIRING_SECONDS_PER_NODE if work else None,
         "train": trained,
         "evaluate": evaluate_seconds(parts, setting, speaker),
@@ -182,6 +190,12 @@ def _sampling(work: PlannedWork, setting: Setting, speaker: Speaker) -> Sampling
     )
 
 
+def _share_of_a_worker(parts: Parts, setting: Setting) -> float:
+    """Of all shards, those that the busiest worker samples one after another."""
+    num_shards = math.ceil(setting.num_prompts / setting.shard_size)
+    return math.ceil(num_shards / parts.num_workers) / num_shards
+
+
 def _wave_prompts(speaker: Speaker, calls: Sequence[PlannedCall], num_prompts: int) -> int:
     """Prompts that grow at once where as many are begun as the cache holds, one at least."""
     if speaker.block_tokens is None:
@@ -238,9 +252,8 @@ def _lesson_tokens(parts: Parts, setting: Setting) -> float:
     return setting.image_tokens + setting.question_tokens + response
 
 
-def _score_seconds(parts: Parts, setting: Setting) -> float | None:
-    if parts.work is None:
-        return None
+def _score_seconds(parts: Parts, setting: Setting) -> float:
+    assert parts.work is not None
     num_texts = setting.num_prompts * parts.work.num_compared_texts
     return _compared_seconds(parts.similarities, setting.device, setting.num_prompts, num_texts)
 

@@ -18,6 +18,7 @@ SIMA = RECIPES / "sima_llava15_7b.yaml"
 LLAVA = ("--model-geometry", "llava-1.5-7b")
 GEOMETRIES = {
     "llava-hf/llava-1.5-7b-hf": "llava-1.5-7b",
+    "llava-hf/llava-1.5-13b-hf": "llava-1.5-13b",
     "llava-hf/llava-v1.6-mistral-7b-hf": "llava-v1.6-mistral-7b",
 }
 
@@ -203,3 +204,25 @@ def test_a_model_that_does_not_tell_its_image_tokens_needs_them(csr: Csr, tmp_pa
     shape = csr("plan", CSR, *setting, "--image-tokens", 300, "--json").json()
     assert shape["model"]["image_tokens"] == 300
     assert any("image tower" in line for line in shape["not_counted"])
+
+
+def test_workers_share_the_shards_and_nothing_else() -> None:
+    alone = shape_of(CSR, num_prompts=4096, num_evaluation_prompts=7)  # eight shards
+    three = shape_of(
+        CSR, "ray={num_workers: 3}", num_prompts=4096, num_evaluation_prompts=7, num_gpus=2
+    )
+    [one], [other] = alone["iterations"], three["iterations"]
+    for stage, seconds in one["seconds"].items():
+        share = 3 / 8 if stage.startswith("sample") else 1
+        assert other["seconds"][stage] == pytest.approx(share * seconds), stage
+    advice = three["advice"]
+    assert any("sampler asks for 3 GPUs" in line and "ray.num_workers=2" in line for line in advice)
+
+
+def test_a_model_in_shards_takes_its_share_of_each_gpu() -> None:
+    recipe = RECIPES / "csr_llava15_13b_8gpu.yaml"
+    whole = shape_of(recipe, "trainer.accelerate_config=null", num_evaluation_prompts=7)
+    shards = shape_of(recipe, num_evaluation_prompts=7)
+    [one], [other] = whole["iterations"], shards["iterations"]
+    parts, all_of_it = other["memory"]["training"], one["memory"]["training"]
+    assert parts["weights_bytes"] == pytest.approx(all_of_it["weights_bytes"] / 8)
