@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.performance.measuring import Json, growth
 
-PROMPTS = (64, 128, 256, 512)
+PROMPTS = (64, 128, 256)
 CANDIDATES = (3, 5, 8)
 BEAMS = (2, 5, 8)
 """Nodes that a level keeps; both ways of varying a tree are at the fewest prompts."""
