@@ -39,6 +39,17 @@ WIDE = Size(
 )  # fmt: skip
 """LLaVA-1.5's 576 tokens an image, and about its share of a prompt's reading in the tower."""
 
+DEEP = Size(
+    name="576-image-tokens-26M",
+    clip=None,
+    shape=replace(
+        WIDE.shape, vision_width=256, vision_intermediate=1024, width=512, intermediate=1376,
+        layers=8,
+    ),
+    load=WIDE.load,
+)  # fmt: skip
+"""As `WIDE`, with eight times the weights: arithmetic weighs more, as it does in real models."""
+
 SIZES = (SMALL, WIDE)
 
 

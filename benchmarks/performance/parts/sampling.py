@@ -12,7 +12,7 @@ from benchmarks.gpu.engine import tree_settings
 from benchmarks.gpu.shapes import Size
 from benchmarks.performance.measuring import Arm, Json, compared, in_turns, peak_bytes
 from benchmarks.performance.released_order import ReleasedOrder
-from benchmarks.performance.settings import SIZES, policy_of, prompts_of
+from benchmarks.performance.settings import DEEP, SIZES, policy_of, prompts_of
 from csr.protocols import Sampler
 from csr.samplers import transformers, vllm
 from csr.search import search
@@ -26,8 +26,8 @@ _SCORER = calibrated.build(RewardConfig(calibration="literal", image_weight=0.0)
 
 
 def measure(work: Path, rounds: int) -> Json:
-    """Both sizes, one after the other."""
-    figures = {size.name: _measured(work, size, rounds) for size in SIZES}
+    """One size after the other."""
+    figures = {size.name: _measured(work, size, rounds) for size in (*SIZES, DEEP)}
     return {"by_size": figures, "peak_bytes": peak_bytes(), "num_prompts": NUM_PROMPTS}
 
 
