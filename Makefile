@@ -39,7 +39,7 @@ test: check
 soak: setup
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -s tests/soak tests/hostile \
-		tests/integration/test_prefect_service.py
+		tests/integration/test_prefect_service.py tests/integration/test_ray_workers.py
 
 bench: setup
 	# An idle machine, please. ARGS="--parts scoring" measures one part anew.
