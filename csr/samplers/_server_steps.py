@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections import deque
 from concurrent.futures import Future
+from itertools import islice
 from queue import SimpleQueue
 from typing import Any
 
 from csr.protocols import StepSettings
 from csr.samplers._server_fleet import Call
 from csr.samplers._server_policy import Job, RemotePolicy
-from csr.samplers._step_rounds import TAKEN_SHARE, Round, StepRounds
+from csr.samplers._step_rounds import Round, StepRounds, num_taken
 from csr.step_streams import Steps
 from csr.types import StepRequest
 
@@ -44,7 +45,7 @@ class ServerSteps:
 
     def take(self) -> list[tuple[int, Steps]]:
         """See `StepStream.take`."""
-        wanted = [self._tickets[place] for place in range(-(-len(self._tickets) // TAKEN_SHARE))]
+        wanted = list(islice(self._tickets, num_taken(len(self._tickets))))
         while any(ticket in self._rounds.num_open for ticket in wanted):
             self._go_on(self._answered.get())
         for ticket in wanted:

@@ -25,9 +25,15 @@ from csr.step_streams import Steps
 from csr.steps import stop_strings
 from csr.types import FinishReason, Prompt, StepCandidate, StepRequest
 
-TAKEN_SHARE = 8
-"""`take` waits until one of so many requests has ended: the scorer then gets whole batches, and
-the engine is never drained."""
+_TAKEN_SHARE = 8
+
+
+def num_taken(num_asked: int) -> int:
+    """For how many of the requests that are asked `take` waits: a share of them, rounded up.
+
+    The scorer then gets whole batches, and the engine is never drained.
+    """
+    return -(-num_asked // _TAKEN_SHARE)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 from csr.protocols import StepSettings
-from csr.samplers._step_rounds import TAKEN_SHARE, Round, StepRounds
+from csr.samplers._step_rounds import Round, StepRounds, num_taken
 from csr.samplers._vllm_engine import MAX_LOGPROBS
 from csr.samplers._vllm_policy import Job, ServedPolicy, spoken
 from csr.step_streams import Steps
@@ -38,7 +38,7 @@ class VllmSteps:
     def take(self) -> list[tuple[int, Steps]]:
         """See `StepStream.take`."""
         num_open = self._rounds.num_open
-        wanted = -(-len(num_open) // TAKEN_SHARE)
+        wanted = num_taken(len(num_open))
         ended: list[tuple[int, Steps]] = []
         while len(ended) < wanted:
             self._submit()

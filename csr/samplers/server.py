@@ -31,13 +31,14 @@ from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepSettings
 from csr.samplers._loading import check_checkpoint
 from csr.samplers._prompt_check import prompt_check
+from csr.samplers._prompted_sampler import PromptedSampler
 from csr.samplers._server_fleet import Fleet
 from csr.samplers._server_http import Endpoint
 from csr.samplers._server_policy import Job, RemotePolicy
 from csr.samplers._server_steps import ServerSteps
 from csr.samplers._shared import check_tokens, refuse_markers, refuse_schema
-from csr.step_streams import StepStream, all_steps
-from csr.types import GeneratedResponse, PolicyRef, Prompt, StepCandidate, StepRequest
+from csr.step_streams import StepStream
+from csr.types import GeneratedResponse, PolicyRef, Prompt, StepRequest
 
 
 class Config(ComponentConfig):
@@ -109,8 +110,10 @@ def check_prompts(path: Path, config: Config) -> PromptCheck:
     return prompt_check(path, None)
 
 
-class ServerSampler:
+class ServerSampler(PromptedSampler):
     """Implements `csr.protocols.Sampler`."""
+
+    _policy: RemotePolicy
 
     def __init__(self, config: Config) -> None:
         api_key = _api_key(config.api_key_env)
@@ -135,12 +138,6 @@ class ServerSampler:
     def load_policy(self, policy: PolicyRef) -> None:
         """See `Sampler.load_policy`. EngineLost where no endpoint answers."""
         self._policy.load(policy)
-
-    def sample_steps(
-        self, requests: Sequence[StepRequest], settings: StepSettings
-    ) -> list[list[StepCandidate]]:
-        """See `Sampler.sample_steps`."""
-        return all_steps(self.stream_steps(settings), requests)
 
     def stream_steps(self, settings: StepSettings) -> StepStream:
         """See `Sampler.stream_steps`. Greedy candidates are all equal, and sampled once."""
@@ -188,39 +185,16 @@ class ServerSampler:
             scores.append(tuple(values))
         return scores
 
-    def encode(self, prompt: Prompt, response: str) -> tuple[int, ...]:
-        """See `Sampler.encode`."""
-        return self._policy.encode(prompt, response)
-
-    def encode_beginning(self, prompt: Prompt, text: str) -> tuple[int, ...]:
-        """See `Sampler.encode_beginning`."""
-        return self._policy.encode_beginning(prompt, text)
-
-    def room(self, prompt: Prompt) -> int:
-        """See `Sampler.room`."""
-        return self._policy.room(prompt)
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """See `Sampler.decode`."""
-        return self._policy.decode(token_ids)
-
     def close(self) -> None:
         """Break off what runs; the servers stay. A later `load_policy` asks them anew."""
         self._policy.close()
 
     def stats(self) -> dict[str, float]:
-        """Counts since the sampler was built, and the share of prompt tokens found in the cache.
+        """See `PromptedSampler.stats`, and the number of endpoints.
 
-        Siblings sampled by one request count their prompt once. The share is 0 where the servers
-        run without --enable-prompt-tokens-details.
+        The share is 0 where the servers run without --enable-prompt-tokens-details.
         """
-        counts = {name: float(value) for name, value in self._policy.counts.items()}
-        hit_rate = counts["num_cached_tokens"] / max(counts["num_prompt_tokens"], 1.0)
-        return {
-            **counts,
-            "num_endpoints": float(self._num_endpoints),
-            "prefix_cache_hit_rate": hit_rate,
-        }
+        return super().stats() | {"num_endpoints": float(self._num_endpoints)}
 
 
 def _base_url(text: str) -> str:

@@ -21,16 +21,16 @@ from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepSettings
 from csr.samplers._loading import check_checkpoint
 from csr.samplers._prompt_check import prompt_check
+from csr.samplers._prompted_sampler import PromptedSampler
 from csr.samplers._shared import check_tokens, refuse_markers
 from csr.samplers._vllm_engine import planned_caches, require_vllm
 from csr.samplers._vllm_policy import Job, ServedPolicy, following, spoken
 from csr.samplers._vllm_steps import VllmSteps
-from csr.step_streams import StepStream, all_steps
+from csr.step_streams import StepStream
 from csr.types import (
     GeneratedResponse,
     PolicyRef,
     Prompt,
-    StepCandidate,
     StepRequest,
 )
 
@@ -91,8 +91,10 @@ def planned_engine(config: Config) -> PlannedEngine:
     )
 
 
-class VllmSampler:
+class VllmSampler(PromptedSampler):
     """Implements `csr.protocols.Sampler`."""
+
+    _policy: ServedPolicy
 
     def __init__(self, config: Config) -> None:
         self._max_batch_requests = config.max_batch_requests
@@ -110,12 +112,6 @@ class VllmSampler:
     def load_policy(self, policy: PolicyRef) -> None:
         """See `Sampler.load_policy`: starts the engine once, then exchanges weights."""
         self._policy.load(policy)
-
-    def sample_steps(
-        self, requests: Sequence[StepRequest], settings: StepSettings
-    ) -> list[list[StepCandidate]]:
-        """See `Sampler.sample_steps`."""
-        return all_steps(self.stream_steps(settings), requests)
 
     def stream_steps(self, settings: StepSettings) -> StepStream:
         """See `Sampler.stream_steps`. Greedy candidates are all equal, and sampled once."""
@@ -164,31 +160,6 @@ class VllmSampler:
             scores.append(values)
         return scores
 
-    def encode(self, prompt: Prompt, response: str) -> tuple[int, ...]:
-        """See `Sampler.encode`."""
-        return self._policy.encode(prompt, response)
-
-    def encode_beginning(self, prompt: Prompt, text: str) -> tuple[int, ...]:
-        """See `Sampler.encode_beginning`."""
-        return self._policy.encode_beginning(prompt, text)
-
-    def room(self, prompt: Prompt) -> int:
-        """See `Sampler.room`."""
-        return self._policy.room(prompt)
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """See `Sampler.decode`."""
-        return self._policy.decode(token_ids)
-
     def close(self) -> None:
         """Stop the engine. A later `load_policy` starts a new one."""
         self._policy.close()
-
-    def stats(self) -> dict[str, float]:
-        """Counts since the sampler was built, and the share of prompt tokens found in the cache.
-
-        Siblings sampled by one request count their prompt once.
-        """
-        counts = {name: float(value) for name, value in self._policy.counts.items()}
-        hit_rate = counts["num_cached_tokens"] / max(counts["num_prompt_tokens"], 1.0)
-        return {**counts, "prefix_cache_hit_rate": hit_rate}

@@ -9,19 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from csr.checkpoints import base_policy, weights_sha256
 from csr.errors import ModelError
-from csr.growth import SearchSettings
-from csr.images import image_ref
-from csr.protocols import GenerateSettings, StepSettings
+from csr.protocols import GenerateSettings
 from csr.samplers import server, transformers, vllm
 from csr.search import search
 from csr.types import FinishReason, PolicyRef, Prompt, ResponseTree, StepCandidate, StepRequest
+from tests.streamed_search import SETTINGS, STEPS, noise_prompts
 from tests.tiny_models import make_llava
 from tests.trees import FunctionScorer, no_progress
 from tests.vllm_server import VllmServer
@@ -33,13 +30,6 @@ NATS = 1e-4
 OPTIONS = (
     "--dtype", "float32", "--max-model-len", "1024", "--enable-lora", "--max-lora-rank", "8",
     "--max-cpu-loras", "4", "--enable-prompt-tokens-details", "--max-logprobs", "64",
-)  # fmt: skip
-STEPS = StepSettings(
-    num_candidates=3, temperature=1.0, top_p=0.95, max_step_tokens=12, max_response_tokens=40
-)
-SETTINGS = SearchSettings(
-    steps=STEPS, keep_top=1, keep_bottom=1, prune_by="likelihood", path_score="sum", max_steps=4,
-    duplicate_retries=1,
 )  # fmt: skip
 WHOLE = GenerateSettings(temperature=0.0, top_p=1.0, max_response_tokens=30)
 
@@ -56,14 +46,7 @@ def policy(folder: Path) -> PolicyRef:
 
 @pytest.fixture(scope="module")
 def prompts(folder: Path) -> list[Prompt]:
-    found = []
-    for number in range(8):
-        noise = np.random.default_rng(number).integers(0, 256, (36, 40, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{number}.png")
-        image = image_ref(folder / f"{number}.png")
-        text = "Describe the image." if number % 2 else "What is in the picture? " * 3
-        found.append(Prompt(prompt_id=f"p{number}", text=text, image=image))
-    return found
+    return noise_prompts(folder, 8, ("What is in the picture? " * 3, "Describe the image."))
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from csr.checkpoints import base_policy
 from csr.errors import EngineLost
-from csr.growth import SearchSettings
-from csr.images import image_ref
 from csr.protocols import GenerateSettings, StepSettings
 from csr.samplers import vllm
 from csr.search import search
 from csr.step_streams import BatchedSteps, StepStream
 from csr.types import PolicyRef, Prompt, ResponseTree, StepRequest
+from tests.streamed_search import SETTINGS, STEPS, noise_prompts
 from tests.tiny_models import make_llava
 from tests.trees import FunctionScorer, no_progress
 
@@ -26,13 +23,6 @@ pytestmark = pytest.mark.slow
 NATS = 1e-4
 """Agreement of log-probabilities in float32."""
 MAX_RUNNING = 6
-STEPS = StepSettings(
-    num_candidates=3, temperature=1.0, top_p=0.95, max_step_tokens=12, max_response_tokens=40
-)
-SETTINGS = SearchSettings(
-    steps=STEPS, keep_top=1, keep_bottom=1, prune_by="likelihood", path_score="sum", max_steps=4,
-    duplicate_retries=1,
-)  # fmt: skip
 WHOLE = GenerateSettings(temperature=0.0, top_p=1.0, max_response_tokens=30)
 
 
@@ -43,13 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prompts(folder: Path) -> list[Prompt]:
-    found = []
-    for number in range(6):
-        noise = np.random.default_rng(number).integers(0, 256, (36, 40, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{number}.png")
-        image = image_ref(folder / f"{number}.png")
-        found.append(Prompt(prompt_id=f"p{number}", text="Describe the image.", image=image))
-    return found
+    return noise_prompts(folder, 6)
 
 
 @pytest.fixture(scope="module")

@@ -16,26 +16,19 @@ from PIL import Image
 
 from csr.checkpoints import base_policy
 from csr.errors import ConfigError, CSRError, DataError, EngineLost, ModelError, NumericalError
-from csr.growth import SearchSettings
-from csr.images import image_ref, load_image
-from csr.protocols import GenerateSettings, StepSettings
+from csr.images import load_image
+from csr.protocols import GenerateSettings
 from csr.samplers import _server_fleet, server
 from csr.search import search
 from csr.types import FinishReason, PolicyRef, Prompt, ResponseTree, StepRequest
 from tests.fake_vllm import GENERATE, FakeVllm, logprob, serving
 from tests.processes import wait_until
+from tests.streamed_search import SETTINGS, STEPS, noise_prompts
 from tests.tiny_models import make_llava
 from tests.trees import FunctionScorer, no_progress
 
 pytestmark = pytest.mark.slow
 
-STEPS = StepSettings(
-    num_candidates=3, temperature=1.0, top_p=0.95, max_step_tokens=12, max_response_tokens=40
-)
-SETTINGS = SearchSettings(
-    steps=STEPS, keep_top=1, keep_bottom=1, prune_by="likelihood", path_score="sum", max_steps=4,
-    duplicate_retries=1,
-)  # fmt: skip
 WHOLE = GenerateSettings(temperature=1.0, top_p=1.0, max_response_tokens=30)
 
 
@@ -51,13 +44,7 @@ def policy(folder: Path) -> PolicyRef:
 
 @pytest.fixture(scope="module")
 def prompts(folder: Path) -> list[Prompt]:
-    found = []
-    for number in range(9):
-        noise = np.random.default_rng(number).integers(0, 256, (36, 40, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{number}.png")
-        image = image_ref(folder / f"{number}.png")
-        found.append(Prompt(prompt_id=f"p{number}", text="Describe the image.", image=image))
-    return found
+    return noise_prompts(folder, 9)
 
 
 @pytest.fixture(autouse=True)
