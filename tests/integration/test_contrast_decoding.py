@@ -18,11 +18,11 @@ from csr.samplers import transformers
 from csr.samplers._contrast import Contrast
 from csr.samplers._loading import load_complete
 from csr.types import Prompt, StepRequest
+from tests.logprobs import NATS
 from tests.tiny_models import make_llava, make_qwen2_5_vl, make_smolvlm
 
 pytestmark = pytest.mark.slow
 
-NATS = 1e-4
 WHOLE = GenerateSettings(temperature=0.0, top_p=1.0, max_response_tokens=24)
 SAMPLED = StepSettings(
     num_candidates=3, temperature=1.0, top_p=0.9, max_step_tokens=24, max_response_tokens=40

@@ -20,6 +20,7 @@ from csr.rendering import expanded_inputs, load_processor
 from storage.rows import prompts_from_table
 from storage.tables import read_table
 from tests.cli_batch import Answer, run_batch, run_console_script
+from tests.logprobs import NATS
 from tests.photographs import (
     HELD_OUT,
     INPUT,
@@ -32,8 +33,6 @@ from tests.tiny_models import make_llava, make_open_clip, make_qwen2_5_vl, make_
 
 pytestmark = pytest.mark.slow
 
-NATS = 1e-4
-"""Agreement of vLLM's and transformers' log-probabilities in float32."""
 FAMILIES = ("llava", "qwen2_5_vl", "smolvlm")
 
 

@@ -34,12 +34,11 @@ from csr.rendering import image_token_id, load_processor
 from csr.samplers import _prompted_policy, _vllm_engine, transformers, vllm
 from csr.samplers._vllm_policy import ServedPolicy
 from csr.types import FinishReason, PolicyRef, Prompt, StepCandidate, StepRequest
+from tests.logprobs import NATS, assert_same_responses, assert_scored_alike, largest_difference
 from tests.tiny_models import make_llava, make_qwen2_5_vl, make_smolvlm
 
 pytestmark = pytest.mark.slow
 
-NATS = 1e-4
-"""Agreement of log-probabilities in float32."""
 TEXTS = ("Describe the image.", "What is in the picture? " * 3)
 SAMPLED = StepSettings(
     num_candidates=4, temperature=1.0, top_p=0.95, max_step_tokens=40, max_response_tokens=60
@@ -99,20 +98,6 @@ def speaking(samplers: dict[str, Any], llava: Path) -> dict[str, Any]:
 
 def requests_for(prompts: Sequence[Prompt]) -> list[StepRequest]:
     return [StepRequest(prompt=prompt, seed=10 + i) for i, prompt in enumerate(prompts)]
-
-
-def largest_difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:
-    pairs = zip(left, right, strict=True)
-    return max(abs(a - b) for one, two in pairs for a, b in zip(one, two, strict=True))
-
-
-def assert_scored_alike(
-    prompts: Sequence[Prompt], groups: list[list[StepCandidate]], *scorers: Any
-) -> None:
-    rows = [(p, c) for p, group in zip(prompts, groups, strict=True) for c in group]
-    for scorer in scorers:
-        scores = scorer.score([p for p, _ in rows], [c.token_ids for _, c in rows])
-        assert largest_difference(scores, [c.token_logprobs for _, c in rows]) < NATS
 
 
 @pytest.mark.parametrize("make", [make_llava, make_qwen2_5_vl, make_smolvlm])
@@ -482,7 +467,7 @@ def test_prompts_whose_ids_are_no_longer_kept_are_read_as_before(
     before = speaking["vllm"].generate(requests_for(prompts), WHOLE)
     monkeypatch.setattr(_prompted_policy, "_MAX_KEPT_PROMPTS", 1)
     speaking["vllm"]._policy._expanded_ids.clear()
-    assert speaking["vllm"].generate(requests_for(prompts), WHOLE) == before
+    assert_same_responses(speaking["vllm"].generate(requests_for(prompts), WHOLE), before)
     assert len(speaking["vllm"]._policy._expanded_ids) == 1
 
 
@@ -503,7 +488,7 @@ def test_an_engine_that_failed_is_stopped_and_a_new_one_works(
     with pytest.raises(EngineLost, match=r"out of memory.*engine was stopped"):
         sampler.generate(requests_for(prompts), WHOLE)
     sampler.load_policy(policy(llava))
-    assert sampler.generate(requests_for(prompts), WHOLE) == before
+    assert_same_responses(sampler.generate(requests_for(prompts), WHOLE), before)
 
 
 def test_an_engine_leaves_the_process_as_it_was(samplers: dict[str, Any], llava: Path) -> None:

@@ -17,7 +17,8 @@ from csr.errors import ModelError
 from csr.protocols import GenerateSettings
 from csr.samplers import server, transformers, vllm
 from csr.search import search
-from csr.types import FinishReason, PolicyRef, Prompt, ResponseTree, StepCandidate, StepRequest
+from csr.types import FinishReason, PolicyRef, Prompt, ResponseTree, StepRequest
+from tests.logprobs import NATS, assert_scored_alike, largest_difference
 from tests.streamed_search import SETTINGS, STEPS, noise_prompts
 from tests.tiny_models import make_llava
 from tests.trees import FunctionScorer, no_progress
@@ -25,8 +26,6 @@ from tests.vllm_server import VllmServer
 
 pytestmark = pytest.mark.slow
 
-NATS = 1e-4
-"""Agreement of log-probabilities in float32."""
 OPTIONS = (
     "--dtype", "float32", "--max-model-len", "1024", "--enable-lora", "--max-lora-rank", "8",
     "--max-cpu-loras", "4", "--enable-prompt-tokens-details", "--max-logprobs", "64",
@@ -132,20 +131,6 @@ def grow(sampler: Any, prompts: Sequence[Prompt], seed: int = 5) -> list[Respons
 
 def texts(trees: Sequence[ResponseTree]) -> list[tuple[str, str, bool, tuple[int, ...]]]:
     return [(n.node_id, n.step.text, n.kept, n.step.token_ids) for t in trees for n in t.nodes]
-
-
-def largest_difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:
-    pairs = zip(left, right, strict=True)
-    return max(abs(a - b) for one, two in pairs for a, b in zip(one, two, strict=True))
-
-
-def assert_scored_alike(
-    prompts: Sequence[Prompt], groups: list[list[StepCandidate]], *scorers: Any
-) -> None:
-    rows = [(p, c) for p, group in zip(prompts, groups, strict=True) for c in group]
-    for scorer in scorers:
-        scores = scorer.score([p for p, _ in rows], [c.token_ids for _, c in rows])
-        assert largest_difference(scores, [c.token_logprobs for _, c in rows]) < NATS
 
 
 def test_trees_and_their_logprobs_are_those_of_the_engine_in_this_process(

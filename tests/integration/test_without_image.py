@@ -17,11 +17,11 @@ from csr.protocols import StepSettings
 from csr.samplers import transformers, vllm
 from csr.samplers._loading import load_complete
 from csr.types import Prompt, StepRequest
+from tests.logprobs import NATS, largest_difference
 from tests.tiny_models import make_llava, make_qwen2_5_vl
 
 pytestmark = pytest.mark.slow
 
-NATS = 1e-4
 SAMPLED = StepSettings(
     num_candidates=2, temperature=1.0, top_p=1.0, max_step_tokens=30, max_response_tokens=60
 )
@@ -51,11 +51,6 @@ def samplers() -> Iterator[dict[str, Any]]:
     yield built
     for sampler in built.values():
         sampler.close()
-
-
-def largest_difference(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:
-    pairs = zip(left, right, strict=True)
-    return max(abs(a - b) for one, two in pairs for a, b in zip(one, two, strict=True))
 
 
 def language_model_scores(
