@@ -48,9 +48,9 @@ def _plain_config(adapter: Path) -> dict[str, Any]:
     config = read_json(adapter / CONFIG)
     odd = {key: config.get(key) for key, value in PLAIN.items() if config.get(key, value) != value}
     odd |= {key: config[key] for key in ("rank_pattern", "alpha_pattern") if config.get(key)}
-    if odd or config.get("peft_type") != "LORA":
+    if odd:
         raise ModelError(
-            f"{adapter} is no plain LoRA adapter ({odd or config.get('peft_type')}), so it cannot "
+            f"{adapter} is no plain LoRA adapter ({odd}), so it cannot "
             "be exported as one. Export the merged model: --what merged."
         )
     return config

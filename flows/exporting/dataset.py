@@ -21,7 +21,9 @@ def write_dataset(
     DataError where pairing is not done, a table is damaged, or an image changed since the run.
     """
     verified_stage(subject, "pair")
-    module: Any = importlib.import_module(f"flows.exporting.formats.{format_name}")
+    module: Any = importlib.import_module(
+        f"flows.exporting.formats.{format_name.replace('-', '_')}"
+    )
     lessons = usable(read_lessons(subject.attempt), module.MARKERS)
     pictures = Pictures(mode=images, folder=folder, final=final)
     files = module.write(lessons, pictures, folder, subject.slug)

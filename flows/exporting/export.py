@@ -127,5 +127,4 @@ def _write(subject: Subject, request: ExportRequest, building: Path, output: Pat
             base_model=request.base_model,
             for_hub=request.push is not None,
         )
-    name = request.format.replace("-", "_")
-    return write_dataset(subject, name, request.images or "copy", building, output)
+    return write_dataset(subject, request.format, request.images or "copy", building, output)

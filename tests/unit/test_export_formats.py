@@ -155,9 +155,7 @@ def test_trl_names_images_that_stay_outside_by_absolute_path(
 
 
 @pytest.mark.parametrize("module", JSON_FORMATS)
-def test_hostile_texts_come_back_as_they_were(
-    tmp_path: Path, image: ImageRef, module: Any
-) -> None:
+def test_hostile_texts_come_back_as_they_were(tmp_path: Path, image: ImageRef, module: Any) -> None:
     one = with_texts(pair(image=image), HOSTILE, f"yes {HOSTILE}", f"no {HOSTILE}")
     lessons = Lessons(pairs=(one, one), demonstrations=(demonstration(image, HOSTILE),))
     folder = tmp_path / "out"

@@ -1,0 +1,178 @@
+"""Pushing: a recorded stand-in for the hub's client, whose repositories are folders."""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+from csr.errors import ConfigError, CSRError, EnvironmentFault
+from flows.exporting import hub
+from flows.exporting.output import RECORD
+
+
+@dataclass
+class FakeHub:
+    """Repositories are folders below `root`; every call is recorded."""
+
+    root: Path
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    fails: Exception | None = None
+    """What a write raises."""
+
+    def repo_exists(self, repo_id: str, *, repo_type: str) -> bool:
+        return (self.root / repo_type / repo_id).is_dir()
+
+    def list_repo_files(self, repo_id: str, *, repo_type: str) -> list[str]:
+        folder = self.root / repo_type / repo_id
+        return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+
+    def create_repo(self, repo_id: str, *, repo_type: str, **facts: Any) -> str:
+        self._write("create_repo", repo_id=repo_id, repo_type=repo_type, **facts)
+        folder = self.root / repo_type / repo_id
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".gitattributes").touch()
+        return f"https://hub.example/{repo_type}s/{repo_id}"
+
+    def upload_folder(self, **facts: Any) -> None:
+        self._write("upload_folder", **facts)
+        folder = self.root / facts["repo_type"] / facts["repo_id"]
+        if facts["delete_patterns"]:
+            shutil.rmtree(folder)
+        shutil.copytree(facts["folder_path"], folder, dirs_exist_ok=True)
+
+    def _write(self, call: str, **facts: Any) -> None:
+        self.calls.append((call, facts))
+        if self.fails:
+            raise self.fails
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (folder / RECORD).write_text("{}")
+    (folder / "README.md").write_text("---\nlicense: unknown\n---\n")
+    return folder
+
+
+def to(repo_id: str = "me/pairs", **changes: Any) -> hub.Push:
+    facts = {"repo_type": "dataset", "private": False, "overwrite": False, **changes}
+    return hub.Push(repo_id=repo_id, **facts)
+
+
+def refused(status: int) -> HfHubHTTPError:
+    request = httpx.Request("POST", "https://hub.example/api")
+    return HfHubHTTPError("no", response=httpx.Response(status, request=request))
+
+
+def test_an_export_is_put_there_as_one_commit(tmp_path: Path, export: Path) -> None:
+    api = FakeHub(tmp_path / "hub")
+    hub.refuse_taken(api, to(private=True))
+    url = hub.upload(api, to(private=True), export, "trl of tiny/01.1")
+    assert url == "https://hub.example/datasets/me/pairs"
+    assert [call for call, _ in api.calls] == ["create_repo", "upload_folder"]
+    assert api.calls[0][1]["private"] is True
+    assert api.calls[1][1]["commit_message"] == "trl of tiny/01.1"
+    assert api.calls[1][1]["delete_patterns"] is None
+    there = tmp_path / "hub/dataset/me/pairs"
+    assert sorted(p.name for p in there.iterdir()) == [".gitattributes", "README.md", RECORD]
+    assert "token" not in str(api.calls)
+
+
+def test_a_public_repository_follows_the_owners_default(tmp_path: Path, export: Path) -> None:
+    api = FakeHub(tmp_path / "hub")
+    hub.upload(api, to(), export, "m")
+    assert api.calls[0][1]["private"] is None
+
+
+def test_the_name_of_something_else_is_refused(tmp_path: Path) -> None:
+    there = tmp_path / "hub/dataset/me/pairs"
+    there.mkdir(parents=True)
+    api = FakeHub(tmp_path / "hub")
+    hub.refuse_taken(api, to())  # an empty repository is nobody's yet
+    (there / "weights.bin").touch()
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="holds something else than an export of csr"):
+            hub.refuse_taken(api, to(overwrite=overwrite))
+    hub.refuse_taken(api, to(repo_type="model"))
+    assert api.calls == []
+
+
+def test_an_older_export_is_replaced_where_asked(tmp_path: Path, export: Path) -> None:
+    api = FakeHub(tmp_path / "hub")
+    hub.upload(api, to(), export, "first")
+    (tmp_path / "hub/dataset/me/pairs/images").mkdir()
+    (tmp_path / "hub/dataset/me/pairs/images/old.png").touch()
+    with pytest.raises(ConfigError, match="holds an export already"):
+        hub.refuse_taken(api, to())
+    hub.refuse_taken(api, to(overwrite=True))
+    hub.upload(api, to(overwrite=True), export, "second")
+    assert not (tmp_path / "hub/dataset/me/pairs/images").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (refused(401), "does not let this login write the dataset me/pairs"),
+        (refused(403), "status 403"),
+        (refused(503), "did not take the dataset me/pairs on the hub (status 503"),
+        (httpx.ConnectError("no route"), "cannot be reached for the dataset me/pairs"),
+        (TimeoutError(), "Check the network and HF_ENDPOINT"),
+        (OfflineModeIsEnabled("x"), "HF_HUB_OFFLINE is set"),
+    ],
+)  # fmt: skip
+def test_a_hub_that_refuses_is_told_of_and_the_export_stays(
+    tmp_path: Path, export: Path, fault: Exception, message: str
+) -> None:
+    api = FakeHub(tmp_path / "hub", fails=fault)
+    with pytest.raises(EnvironmentFault) as told:
+        hub.upload(api, to(), export, "m")
+    assert message in str(told.value)
+    assert f"The export itself is complete, in {export}" in str(told.value)
+    assert (export / RECORD).exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["pairs", "a/b/c", "../x", "a b/c", "a/b--c", "a/" + "x" * 120, ""]
+)
+def test_a_name_that_no_hub_takes_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="--push"):
+        hub.check_name(name, "--push")
+    hub.check_name("me/pairs-2.1_x", "--push")
+
+
+def test_without_a_login_or_offline_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(EnvironmentFault, match="HF_HUB_OFFLINE is set"):
+        hub.connect()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nonexistent/token")
+    with pytest.raises(CSRError, match="hf auth login"):
+        hub.connect()
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert isinstance(hub.connect(), HfApi)
+
+
+def test_the_stand_in_is_called_as_the_real_client_can_be() -> None:
+    """Names of arguments that the real client lacks would fail only on a real hub."""
+    import inspect
+
+    wanted = {
+        "repo_exists": {"repo_id", "repo_type"},
+        "list_repo_files": {"repo_id", "repo_type"},
+        "create_repo": {"repo_id", "repo_type", "private", "exist_ok"},
+        "upload_folder": {
+            "repo_id", "repo_type", "folder_path", "commit_message", "delete_patterns",
+        },
+    }  # fmt: skip
+    for name, arguments in wanted.items():
+        assert arguments <= set(inspect.signature(getattr(HfApi, name)).parameters), name
+        protocol = set(inspect.signature(getattr(hub.HubApi, name)).parameters) - {"self"}
+        assert protocol == arguments, name
