@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,20 +13,34 @@ from flows.cli_options import Common, answer
 app = App()
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ExportOptions:
+    """How it is handed over."""
+
+    images: Literal["copy", "link", "reference"] | None = None
+    """Of pairs: `copy` each image into the folder once (the default); `link` to it from there; or
+    `reference` it by its absolute path."""
+    what: Literal["merged", "adapter"] | None = None
+    """Of a model: the `merged` weights (the default), or the LoRA `adapter` from base to here."""
+    base_model: str | None = None
+    """Hub id of the base model, where the recipe names a directory."""
+    push: str | None = None
+    """Repository on the hub, OWNER/NAME, to upload to as well, with the login of `hf auth login`
+    or HF_TOKEN."""
+    private: Annotated[bool, Parameter(negative="")] = False
+    """Make that repository private."""
+    overwrite: Annotated[bool, Parameter(negative="")] = False
+    """Replace an older export in the folder, and on the hub."""
+
+
 @app.command
 def export(
     iteration_id: str,
     *,
-    format: Annotated[
-        Literal["trl", "llama-factory", "ms-swift", "llava", "model"], Parameter(name="--format")
-    ],
+    format: Literal["trl", "llama-factory", "ms-swift", "llava", "model"],
     output: Path,
-    images: Literal["copy", "link", "reference"] | None = None,
-    what: Literal["merged", "adapter"] | None = None,
-    base_model: str | None = None,
-    push: str | None = None,
-    private: Annotated[bool, Parameter(negative="")] = False,
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    how: ExportOptions = ExportOptions(),
     common: Common = Common(),
 ) -> int:
     """Write an iteration's pairs for another trainer, or its policy, with a card; onto a hub too.
@@ -38,20 +53,6 @@ def export(
         Pairs and demonstrations as the named trainer reads them, or `model`: the policy.
     output
         Folder to make; it appears whole or not at all.
-    images
-        `copy` into the folder, each once (the default); symbolic `link`s there; or `reference` by
-        absolute path.
-    what
-        Of a model: the `merged` weights (the default), or the LoRA `adapter` from the base to here.
-    base_model
-        Hub id of the base model, where the recipe names a directory.
-    push
-        Repository on the hub, OWNER/NAME, to upload to as well, with the login of `hf auth login`
-        or HF_TOKEN.
-    private
-        Make that repository private.
-    overwrite
-        Replace an older export in `output`, and on the hub.
     """
     from flows import environment
     from flows.exporting.export import ExportRequest, table
@@ -63,11 +64,11 @@ def export(
         iteration_id=iteration_id,
         format=format,
         output=output,
-        images=images,
-        what=what,
-        base_model=base_model,
-        push=push,
-        private=private,
-        overwrite=overwrite,
+        images=how.images,
+        what=how.what,
+        base_model=how.base_model,
+        push=how.push,
+        private=how.private,
+        overwrite=how.overwrite,
     )
     return answer(exported(request), table, common)

@@ -20,7 +20,7 @@ def adapter(folder: Path, a: Any, b: Any, **settings: Any) -> Path:
     tensors = {f"{LAYER}.lora_A.weight": torch.tensor(a), f"{LAYER}.lora_B.weight": torch.tensor(b)}
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": len(a), "lora_alpha": len(a), "bias": "none",
-              "base_model_name_or_path": "/old", "target_modules": ["q_proj"], **settings}  # fmt: skip
+              "base_model_name_or_path": "/old", **settings}  # fmt: skip
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
 
