@@ -10,7 +10,7 @@ from csr.protocols import Json
 from flows.exporting.dataset_card import write_card
 from flows.exporting.lessons import read_lessons, usable
 from flows.exporting.pictures import ImagesMode, Pictures
-from flows.exporting.subject import Subject, verified_stage
+from flows.exporting.subject import Subject, verified
 
 
 def write_dataset(
@@ -20,7 +20,7 @@ def write_dataset(
 
     DataError where pairing is not done, a table is damaged, or an image changed since the run.
     """
-    verified_stage(subject, "pair")
+    verified(subject.attempt, "pair")
     module: Any = importlib.import_module(
         f"flows.exporting.formats.{format_name.replace('-', '_')}"
     )

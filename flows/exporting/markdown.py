@@ -23,7 +23,7 @@ def indented(value: Any) -> str:
 
 def warned(sentences: Iterable[str]) -> str:
     """Each as a quoted paragraph; "" for none."""
-    return "\n\n".join(f"> **{sentence}**" for sentence in sentences)
+    return "\n\n".join(f"> **{' '.join(sentence.split())}**" for sentence in sentences)
 
 
 def sections(*parts: str) -> str:

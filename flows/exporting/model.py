@@ -13,7 +13,7 @@ from csr.protocols import Json
 from flows.exporting.adapter import write_adapter
 from flows.exporting.lineage import hub_id
 from flows.exporting.model_card import write_card
-from flows.exporting.subject import Subject, policies_before, verified, verified_stage
+from flows.exporting.subject import Subject, policies_to, verified
 from storage.atomic import require_free_space
 from storage.manifest import FileRecord
 
@@ -36,7 +36,7 @@ def write_model(
             "trained, evaluated and judged. The command that began it goes on with it."
         )
     for stage in ("train", "evaluate", "gate"):
-        verified_stage(subject, stage)
+        verified(subject.attempt, stage)
     counts = (_merged if what == "merged" else _adapter)(subject, folder, base_model, for_hub)
     write_card(subject, what, folder, base_model, counts)
     return {"counts": counts, "left_out": {}, "policy": subject.manifest.policy_out}
@@ -45,7 +45,7 @@ def write_model(
 def _merged(subject: Subject, folder: Path, base_model: str | None, for_hub: bool) -> Json:
     """The whole model, byte for byte."""
     prefix = "policy/model/"
-    record = verified_stage(subject, "train")
+    record = verified(subject.attempt, "train")
     files = [file for file in record.files if file.path.startswith(prefix)]
     require_free_space(folder, sum(file.size_bytes for file in files), "--output")
     _copy(files, subject.attempt.path, prefix, folder)
@@ -75,7 +75,7 @@ def _adapter(subject: Subject, folder: Path, base_model: str | None, for_hub: bo
             f"{subject.lineage_problem} So the way from the base model to {subject.id} is not "
             "whole, and no adapter can say it. Export the merged model: --what merged."
         )
-    attempts = list(policies_before(subject))
+    attempts = list(policies_to(subject))
     for attempt in attempts:
         verified(attempt, "train")
     adapters = [attempt.policy / "adapter" for attempt in attempts]

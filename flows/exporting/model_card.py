@@ -9,7 +9,7 @@ from typing import Any
 from csr.protocols import Json, Metrics
 from flows.exporting.lineage import base_label, hub_id, recipe_rows
 from flows.exporting.markdown import indented, sections, shareable, table, warned
-from flows.exporting.subject import Subject, policies_before
+from flows.exporting.subject import Subject, policies_to
 from flows.inert import as_code
 from flows.metric_names import METRICS
 from flows.report import format_change, format_figure
@@ -48,15 +48,15 @@ def write_card(
     """README.md in `folder`, proved to read back as it was meant."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    base = hub_id(subject, base_model)
+    base, figures = hub_id(subject, base_model), _indexed(subject)
     facts = ModelCardData(
         license="unknown",
         library_name="transformers" if what == "merged" else "peft",
         pipeline_tag="image-text-to-text",
         base_model=base,
         tags=["csr", "vision-language", *_tags(subject)],
-        model_name=subject.id,
-        eval_results=_indexed(subject) or None,
+        model_name=subject.id if figures else None,
+        eval_results=figures or None,
         **({"base_model_relation": "finetune" if what == "merged" else "adapter"} if base else {}),
     )
     body = _body(subject, what, base_model, counts)
@@ -153,7 +153,7 @@ def _adapter_use(base: str, counts: Json) -> str:
 def _lineage(subject: Subject, base: str) -> str:
     """Every policy from the base to this one."""
     rows = [("base", base, "", "", as_code(subject.base.sha256))]
-    rows += [_ancestor(attempt.manifest.read()) for attempt in policies_before(subject)]
+    rows += [_ancestor(attempt.manifest.read()) for attempt in policies_to(subject)]
     told = table(("attempt", "from", "learned from", "status", "weights sha256"), rows)
     return sections("Every policy on the way here:", told, subject.lineage_problem).rstrip()
 

@@ -102,13 +102,8 @@ def read_subject(home: Path, iteration_id: str) -> Subject:
     )
 
 
-def verified_stage(subject: Subject, stage: str) -> StageRecord:
-    """A stage's record, its files proved intact. DataError where it is not done, or damaged."""
-    return verified(subject.attempt, stage)
-
-
 def verified(attempt: AttemptDir, stage: str) -> StageRecord:
-    """As `verified_stage`, of any attempt."""
+    """A stage's record, its files proved intact. DataError where it is not done, or damaged."""
     manifest = attempt.manifest.read()
     record = manifest.stage(stage)
     if record is None or record.status != "done":
@@ -125,8 +120,8 @@ def verified(attempt: AttemptDir, stage: str) -> StageRecord:
     return record
 
 
-def policies_before(subject: Subject) -> Iterable[AttemptDir]:
-    """The ancestors and the attempt itself, in the order of training."""
+def policies_to(subject: Subject) -> Iterable[AttemptDir]:
+    """The attempts whose training led here, this one last."""
     return (*subject.ancestors, subject.attempt)
 
 

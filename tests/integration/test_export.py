@@ -5,7 +5,6 @@ stages' records are written by hand: they are not what is looked at here.
 """
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,21 @@ from datasets import load_dataset
 from huggingface_hub import ModelCard
 from peft import PeftConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from csr.checkpoints import base_policy, weights_sha256
 from csr.images import load_image
 from csr.rendering import load_processor, render_prompt
 from csr.types import PolicyRef, Prompt
 from flows.exporting.export import ExportRequest, export
+from flows.exporting.formats import trl
+from flows.exporting.lessons import Lessons
 from storage.atomic import write_json
 from storage.attempt import AttemptDir
 from storage.manifest import StageRecord
 from storage.run_store import RunStore
 from tests.dpo_runs import train
+from tests.export_samples import demonstration, pictures_in
 from tests.preference_pairs import make_pairs, write_pairs
 from tests.tiny_models import make_llava
 
@@ -89,7 +91,7 @@ def iterate(store: RunStore, number: int, before: PolicyRef, pairs: list[Any]) -
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     root = tmp_path_factory.mktemp("exported")
     base = make_llava(root / "llava")
     store = RunStore(root / "home")
@@ -105,7 +107,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     pairs = make_pairs(root / "images", load_processor(str(base)))
     for number in (1, 2):
         policy = iterate(store, number, policy, pairs)
-    yield Made(store.home, base, pairs[0].prompt)
+    return Made(store.home, base, pairs[0].prompt)
 
 
 def logits(model: Any, made: Made) -> torch.Tensor:
@@ -162,15 +164,33 @@ def test_trl_trains_on_the_pairs(made: Made, tmp_path: Path) -> None:
     assert rows.num_rows == 6
     trainer = DPOTrainer(
         model=plain(made.base),
-        args=DPOConfig(
-            output_dir=str(tmp_path / "trained"), max_steps=1, per_device_train_batch_size=2,
-            max_length=None, report_to=[], use_cpu=True, bf16=False, save_strategy="no",
-        ),
+        args=DPOConfig(**one_step(tmp_path)),
         train_dataset=rows,
         processing_class=AutoProcessor.from_pretrained(made.base),
-    )  # fmt: skip
-    trainer.train()
-    losses = [line["train_loss"] for line in trainer.state.log_history if "train_loss" in line]
+    )
     # Before any update both policies agree: the loss of a pair is log 2.
-    assert losses == [pytest.approx(0.6931, abs=1e-3)]
-    assert trainer.state.global_step == 1
+    assert trainer.train().training_loss == pytest.approx(0.6931, abs=1e-3)
+
+
+def test_trl_trains_on_the_demonstrations(made: Made, tmp_path: Path) -> None:
+    shown = tuple(demonstration(made.prompt.image, f"It is {n}.") for n in range(2))
+    lessons = Lessons(pairs=(), demonstrations=shown)
+    [file] = trl.write(lessons, pictures_in(tmp_path), tmp_path, "unused")
+    rows = load_dataset(
+        "parquet", data_files=str(file.path), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    trainer = SFTTrainer(
+        model=plain(made.base),
+        args=SFTConfig(**one_step(tmp_path)),
+        train_dataset=rows,
+        processing_class=AutoProcessor.from_pretrained(made.base),
+    )
+    assert 0 < trainer.train().training_loss < 100
+
+
+def one_step(folder: Path) -> dict[str, Any]:
+    """A trainer's settings."""
+    return {
+        "output_dir": str(folder / "trained"), "max_steps": 1, "per_device_train_batch_size": 2,
+        "max_length": None, "report_to": [], "use_cpu": True, "bf16": False, "save_strategy": "no",
+    }  # fmt: skip
