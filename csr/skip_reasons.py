@@ -6,9 +6,11 @@ from enum import StrEnum
 
 
 class SkipReason(StrEnum):
-    """Why a record is left out of a run, a prompt yields no pair, or a candidate is dropped.
+    """Why a record is left out of a run, a prompt yields no pair, a candidate is dropped, or a row
+    is left out of an export.
 
-    Counted in the quarantine table (records) and in the manifest (prompts, candidates).
+    Counted in the quarantine table (records), in the manifest (prompts, candidates) and in the
+    export's record (rows).
     """
 
     INVALID_JSON = "invalid_json"
@@ -36,3 +38,5 @@ class SkipReason(StrEnum):
     NO_VERDICT = "no_verdict"
     REFUSED = "refused"
     DISPUTED = "disputed"
+
+    MEDIA_MARKER = "media_marker"

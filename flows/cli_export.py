@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from flows.cli_options import Common, answer
+from flows.exporting.request import ExportRequest, FormatName, ImagesMode, What
 
 app = App()
 
@@ -18,10 +19,10 @@ app = App()
 class ExportOptions:
     """How it is handed over."""
 
-    images: Literal["copy", "link", "reference"] | None = None
+    images: ImagesMode | None = None
     """Of pairs: `copy` each image into the folder once (the default); `link` to it from there; or
     `reference` it by its absolute path."""
-    what: Literal["merged", "adapter"] | None = None
+    what: What | None = None
     """Of a model: the `merged` weights (the default), or the LoRA `adapter` from base to here."""
     base_model: str | None = None
     """Hub id of the base model, where the recipe names a directory."""
@@ -38,7 +39,7 @@ class ExportOptions:
 def export(
     iteration_id: str,
     *,
-    format: Literal["trl", "llama-factory", "ms-swift", "llava", "model"],
+    format: FormatName,
     output: Path,
     how: ExportOptions = ExportOptions(),
     common: Common = Common(),
@@ -55,8 +56,7 @@ def export(
         Folder to make; it appears whole or not at all.
     """
     from flows import environment
-    from flows.exporting.export import ExportRequest, table
-    from flows.exporting.export import export as exported
+    from flows.exporting import export as exporting
 
     environment.apply(common.home)
     request = ExportRequest(
@@ -71,4 +71,4 @@ def export(
         private=how.private,
         overwrite=how.overwrite,
     )
-    return answer(exported(request), table, common)
+    return answer(exporting.export(request), exporting.table, common)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from csr.types import Demonstration, ImageRef, PreferencePair
 from flows.exporting.lessons import Lessons
-from flows.exporting.pictures import ImagesMode, Pictures
+from flows.exporting.pictures import Pictures
+from flows.exporting.request import ImagesMode
 from tests.sample_data import pair, prompt
 
 HOSTILE = 'He said "no" | `x`\u2028next\u2029\x85line\nTAB\t\\ \u202eback 中文 é </s> {{ x }} ---'

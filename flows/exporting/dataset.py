@@ -9,7 +9,8 @@ from typing import Any
 from csr.protocols import Json
 from flows.exporting.dataset_card import write_card
 from flows.exporting.lessons import read_lessons, usable
-from flows.exporting.pictures import ImagesMode, Pictures
+from flows.exporting.pictures import Pictures
+from flows.exporting.request import ImagesMode
 from flows.exporting.subject import Subject, verified
 
 

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from csr.errors import ConfigError
 from csr.protocols import Json
 from flows.exporting import hub
 from flows.exporting.dataset import write_dataset
-from flows.exporting.model import What, write_model
+from flows.exporting.model import write_model
 from flows.exporting.output import checked_output, new_folder, write_record
-from flows.exporting.pictures import ImagesMode
+from flows.exporting.request import ExportRequest
 from flows.exporting.subject import Subject, read_subject
 
-FormatName = Literal["trl", "llama-factory", "ms-swift", "llava", "model"]
 EXPORT_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportRequest:
-    """What the command line asks for."""
-
-    home: Path
-    iteration_id: str
-    format: FormatName
-    output: Path
-    images: ImagesMode | None = None
-    """None copies them."""
-    what: What | None = None
-    """Of a model; None is the merged one."""
-    base_model: str | None = None
-    """Hub id of the base where the recipe names a directory."""
-    push: str | None = None
-    private: bool = False
-    overwrite: bool = False
 
 
 def export(request: ExportRequest) -> Json:

@@ -8,16 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from csr.errors import DataError
-from csr.types import Demonstration, FinishReason, PreferencePair
+from csr.types import Demonstration, FinishReason, PreferencePair, SkipReason
 from storage.attempt import AttemptDir
 from storage.critique import demonstrations_from_table
 from storage.rows import pairs_from_table
 from storage.tables import read_table, table_files
-
-MARKED = "media_marker_in_text"
-"""Why a row is left out: its text holds what the format's trainer takes for an image."""
-EQUAL = "equal_text"
-"""Why a pair is left out: only the token ids of its sides differ, and texts are exported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +71,8 @@ def read_lessons(attempt: AttemptDir) -> Lessons:
 def usable(lessons: Lessons, markers: Sequence[str]) -> Lessons:
     """The rows that a format can hold; those it cannot are counted in `left_out`.
 
+    `media_marker`: a text holds what the format's trainer takes for an image. `equal_text`: the
+    sides of a pair differ in their token ids alone, and texts are what is exported.
     DataError where none remains.
     """
     left_out: Counter[str] = Counter()
@@ -83,14 +80,14 @@ def usable(lessons: Lessons, markers: Sequence[str]) -> Lessons:
     for pair in lessons.pairs:
         texts = (pair.prompt.text, pair.chosen.text, pair.rejected.text)
         if pair.chosen.text.strip() == pair.rejected.text.strip():
-            left_out[EQUAL] += 1
+            left_out[SkipReason.EQUAL_TEXT.value] += 1
         elif _marked(texts, markers):
-            left_out[MARKED] += 1
+            left_out[SkipReason.MEDIA_MARKER.value] += 1
         else:
             pairs.append(pair)
     for each in lessons.demonstrations:
         if _marked((each.prompt.text, each.text), markers):
-            left_out[MARKED] += 1
+            left_out[SkipReason.MEDIA_MARKER.value] += 1
         else:
             demonstrations.append(each)
     if not pairs and not demonstrations:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from csr.errors import ConfigError, DataError
 from csr.files import file_sha256
@@ -13,11 +12,11 @@ from csr.protocols import Json
 from flows.exporting.adapter import write_adapter
 from flows.exporting.lineage import hub_id
 from flows.exporting.model_card import write_card
+from flows.exporting.request import What
 from flows.exporting.subject import Subject, policies_to, verified
 from storage.atomic import require_free_space
 from storage.manifest import FileRecord
 
-What = Literal["merged", "adapter"]
 ENDED = ("done", "held")
 """What an attempt is at its end."""
 

@@ -11,15 +11,14 @@ import io
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
 from csr.errors import DataError
 from csr.images import ALLOWED_FORMATS, as_referred, decode_image, load_bytes
 from csr.types import ImageRef
+from flows.exporting.request import ImagesMode
 
-ImagesMode = Literal["copy", "link", "reference"]
 FOLDER = "images"
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp",
             "GIF": ".gif"}  # fmt: skip

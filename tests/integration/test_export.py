@@ -21,9 +21,10 @@ from csr.checkpoints import base_policy, weights_sha256
 from csr.images import load_image
 from csr.rendering import load_processor, render_prompt
 from csr.types import PolicyRef, Prompt
-from flows.exporting.export import ExportRequest, export
+from flows.exporting.export import export
 from flows.exporting.formats import trl
 from flows.exporting.lessons import Lessons
+from flows.exporting.request import ExportRequest
 from storage.atomic import write_json
 from storage.attempt import AttemptDir
 from storage.manifest import StageRecord

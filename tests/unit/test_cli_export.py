@@ -17,9 +17,9 @@ from storage.rows import pairs_from_table
 from storage.run_store import RunStore
 from storage.tables import read_table, shard_path, write_table
 from tests.export_samples import demonstration
+from tests.fake_hub import FakeHub
 from tests.sample_data import saved_image
 from tests.scripted_run import Answer, Csr, files_below, finished_home
-from tests.unit.test_export_hub import FakeHub
 
 RUN = "mine"
 FORMATS = ("trl", "llama-factory", "ms-swift", "llava")

@@ -194,9 +194,9 @@ def test_a_text_that_would_be_taken_for_an_image_is_left_out_and_counted(
     kept = usable(lessons, module.MARKERS)
     assert kept.pairs == (good,)
     assert kept.demonstrations == (demonstration(image),)
-    assert kept.left_out == {"media_marker_in_text": 4, "equal_text": 1}
+    assert kept.left_out == {"media_marker": 4, "equal_text": 1}
     assert usable(lessons, trl.MARKERS).left_out == {"equal_text": 1}
-    with pytest.raises(DataError, match=r"No row can be exported.*media_marker_in_text"):
+    with pytest.raises(DataError, match=r"No row can be exported.*media_marker"):
         usable(Lessons(pairs=tuple(bad), demonstrations=()), module.MARKERS)
 
 
