@@ -15,6 +15,9 @@ class FakeHub:
     fails: Exception | None = None
     """What a write raises."""
 
+    def whoami(self) -> dict[str, str]:
+        return {"name": "me"}
+
     def repo_exists(self, repo_id: str, *, repo_type: str) -> bool:
         return (self.root / repo_type / repo_id).is_dir()
 

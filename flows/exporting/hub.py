@@ -21,6 +21,9 @@ IGNORED = {".gitattributes"}
 class HubApi(Protocol):
     """What of `huggingface_hub.HfApi` is used."""
 
+    def whoami(self) -> Any:
+        """Whose login it is; an error of the hub for one that it does not know."""
+
     def repo_exists(self, repo_id: str, *, repo_type: str) -> bool:
         """Whether the repository is there, and may be seen."""
 
@@ -90,8 +93,13 @@ def check_name(repo_id: str, option: str) -> None:
 
 
 def refuse_taken(api: HubApi, push: Push) -> None:
-    """ConfigError where the name belongs to something else, or to an export that must stay."""
+    """ConfigError where the name belongs to something else, or to an export that must stay.
+
+    EnvironmentFault where the hub does not know the login: it would otherwise say so only when all
+    is written.
+    """
     with _hub_errors(push):
+        api.whoami()
         if not api.repo_exists(push.repo_id, repo_type=push.repo_type):
             return
         files = set(api.list_repo_files(push.repo_id, repo_type=push.repo_type)) - IGNORED

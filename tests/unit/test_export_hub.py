@@ -1,5 +1,8 @@
 """Pushing: what the hub is asked, what is refused before, and what a fault of it is told as."""
 
+import http.server
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +124,61 @@ def test_without_a_login_or_offline_nothing_is_tried(monkeypatch: pytest.MonkeyP
     assert isinstance(hub.connect(), HfApi)
 
 
+class _Refusing(http.server.BaseHTTPRequestHandler):
+    """Knows one login, has no repository, and lets nobody make one."""
+
+    def do_GET(self) -> None:
+        if self.headers["Authorization"] != "Bearer hf_known":
+            self._answer(401)
+        elif self.path == "/api/whoami-v2":
+            self._answer(200, b'{"name": "me"}')
+        else:
+            self._answer(404, code="RepoNotFound")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(403)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def _answer(self, status: int, body: bytes = b"{}", code: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_real_client_says_whose_login_is_refused(endpoint: str, export: Path) -> None:
+    unknown = HfApi(endpoint=endpoint, token="hf_secret")
+    with pytest.raises(EnvironmentFault, match=r"does not let this login write.*401") as told:
+        hub.refuse_taken(unknown, to())
+    assert "hf_secret" not in str(told.value)
+    known = HfApi(endpoint=endpoint, token="hf_known")
+    hub.refuse_taken(known, to())
+    with pytest.raises(EnvironmentFault, match=r"does not let this login write.*403"):
+        hub.upload(known, to(), export, "m")
+
+
 def test_the_stand_in_is_called_as_the_real_client_can_be() -> None:
     """Names of arguments that the real client lacks would fail only on a real hub."""
     import inspect
 
     wanted = {
+        "whoami": set(),
         "repo_exists": {"repo_id", "repo_type"},
         "list_repo_files": {"repo_id", "repo_type"},
         "create_repo": {"repo_id", "repo_type", "private", "exist_ok"},
