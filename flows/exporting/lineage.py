@@ -33,9 +33,9 @@ def about_policy(name: str, sha256: str) -> str:
     return f"{as_code(name)}, weights sha256 {as_code(sha256)}"
 
 
-def recipe_rows(subject: Subject) -> list[tuple[str, str]]:
-    """Run, iteration, attempt, recipe, seed and versions."""
-    manifest = subject.manifest
+def recipe_rows(subject: Subject, given: str | None = None) -> list[tuple[str, str]]:
+    """Run, iteration, attempt, recipe, seed and versions; `given` as in `hub_id`."""
+    manifest, base_sha256 = subject.manifest, as_code(subject.base.sha256)
     return [
         ("run", as_code(manifest.run_id)),
         ("iteration", str(manifest.iteration)),
@@ -46,7 +46,10 @@ def recipe_rows(subject: Subject) -> list[tuple[str, str]]:
         ("seed", str(manifest.seed)),
         ("source", as_code(_named(manifest.config.get("source")))),
         ("trainer", as_code(_named(manifest.config.get("trainer")))),
-        ("base model", f"{base_label(subject)}, weights sha256 {as_code(subject.base.sha256)}"),
+        (
+            "base model",
+            f"{base_label(subject, given)}, weights sha256 {as_code(subject.base.sha256)}",
+        ),
         ("made at", manifest.created_at),
         ("csr", as_code(manifest.code_version)),
     ]

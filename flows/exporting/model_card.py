@@ -117,14 +117,14 @@ def _body(subject: Subject, what: str, base_model: str | None, counts: Json) -> 
     return sections(
         f"# {subject.id}",
         warned(subject.warnings()),
-        f"{base} after {subject.manifest.iteration} iterations of a self-rewarding loop: it "
+        f"{base} after iteration {subject.manifest.iteration} of a self-rewarding loop: it "
         "answered prompts about images, its answers were rewarded by how well they fit the image, "
         "and it was trained on what came out best (CSR, Calibrated Self-Rewarding, "
         "[arXiv:2405.14622](https://arxiv.org/abs/2405.14622), or another source of that loop).",
         "## Use",
         TRANSFORMERS_USE if what == "merged" else _adapter_use(base, counts),
         "## Where it comes from",
-        table(("what", "value"), recipe_rows(subject)),
+        table(("what", "value"), recipe_rows(subject, base_model)),
         _lineage(subject, base),
         "## Measured",
         _measured(subject),

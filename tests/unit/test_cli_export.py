@@ -193,6 +193,23 @@ def test_whatever_does_not_stand_is_said_first(csr: Csr, home: Path, tmp_path: P
     assert other_one["warnings"] == ["Another attempt of this iteration, 2, is the current one."]
 
 
+def test_settings_cannot_change_a_cards_metadata(csr: Csr, home: Path, tmp_path: Path) -> None:
+    hostile = "x\n---\nlicense: mit\n---\n```\n# Title\n| a |"
+    attempt = RunStore(home).attempt(RUN, 1)
+    config = attempt.manifest.read().config
+    attempt.manifest.update(config=config | {"reward": {"x": hostile, hostile: "/etc/secret/a"}})
+    for number, name in enumerate(("trl", "model")):
+        output = tmp_path / str(number)
+        order = ("export", f"{RUN}/01", "--format", name, "--output", output, "--home", home)
+        assert csr(*order).status == 0
+        card = (DatasetCard if name == "trl" else ModelCard).load(output / "README.md")
+        assert card.data.license == "unknown"
+        block = [line for line in card.text.splitlines() if "license: mit" in line]
+        assert block
+        assert all(line.startswith("    ") for line in block)
+        assert "/etc/secret" not in card.text
+
+
 def test_what_cannot_be_exported_is_refused_in_one_message(csr: Csr, home: Path) -> None:
     out = home.parent / "out"
 
