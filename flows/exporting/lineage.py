@@ -48,7 +48,7 @@ def recipe_rows(subject: Subject, given: str | None = None) -> list[tuple[str, s
         ("trainer", as_code(_named(manifest.config.get("trainer")))),
         (
             "base model",
-            f"{base_label(subject, given)}, weights sha256 {as_code(subject.base.sha256)}",
+            f"{base_label(subject, given)}, weights sha256 {base_sha256}",
         ),
         ("made at", manifest.created_at),
         ("csr", as_code(manifest.code_version)),
