@@ -46,7 +46,7 @@ def _merged(subject: Subject, folder: Path, base_model: str | None, for_hub: boo
     prefix = "policy/model/"
     record = verified(subject.attempt, "train")
     files = [file for file in record.files if file.path.startswith(prefix)]
-    require_free_space(folder, sum(file.size_bytes for file in files), "--output")
+    require_free_space(folder.parent, sum(file.size_bytes for file in files), "--output")
     _copy(files, subject.attempt.path, prefix, folder)
     weights = [file for file in files if file.path.endswith(".safetensors")]
     return {"files": len(files), "weight_bytes": sum(file.size_bytes for file in weights)}

@@ -45,6 +45,11 @@ def checked_output(
             raise ConfigError(
                 f"--output {path} holds {each}, which the export reads. Choose a folder of its own."
             )
+    if Path.cwd().is_relative_to(resolved) or resolved.is_mount():
+        raise ConfigError(
+            f"--output {path} is a mount point or the folder that the command runs in, and cannot "
+            "appear all at once. Give a new folder inside it."
+        )
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--output {path} is a file. Give a folder, which may not exist yet.")
     if path.is_dir() and any(path.iterdir()):

@@ -34,7 +34,9 @@ def test_folders_of_this_machine_are_left_out() -> None:
     assert shareable(settings) == {"model": "llava", "hub": "me/llava", "many": ["b.json", 1, None]}
 
 
-def test_an_output_that_would_swallow_or_enter_an_input_is_refused(tmp_path: Path) -> None:
+def test_an_output_that_would_swallow_or_enter_an_input_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, images = tmp_path / "home/run", tmp_path / "data/images"
     run.mkdir(parents=True)
     images.mkdir(parents=True)
@@ -48,6 +50,13 @@ def test_an_output_that_would_swallow_or_enter_an_input_is_refused(tmp_path: Pat
     (tmp_path / "link").symlink_to(run)
     with pytest.raises(ConfigError, match="which holds what is exported"):
         checked(tmp_path / "link/out")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for bad in (Path(), here, Path("/proc")):
+        with pytest.raises(ConfigError, match="Give a new folder inside it"):
+            checked(bad)
+    assert checked(Path("out")) == here / "out"
     assert checked(tmp_path / "data/out") == tmp_path / "data/out"
     assert checked(images / "out") == images / "out"
 
