@@ -98,8 +98,9 @@ def _counts(subject: Subject, lessons: Lessons, pictures: Pictures) -> list[tupl
     rows = [("prompts of the iteration", f"{num_prompts:,}")]
     rows += [(f"skipped in pairing: `{k}`", f"{n:,}") for k, n in sorted(record.skipped.items())]
     rows += [(f"left out of this export: `{k}`", f"{n:,}") for k, n in lessons.left_out.items()]
-    rows += [("pairs", f"{len(lessons.pairs):,}"), *_kinds(lessons.demonstrations)]
-    return [*rows, ("images", f"{pictures.count:,}")]
+    if lessons.pairs:
+        rows.append(("pairs", f"{len(lessons.pairs):,}"))
+    return [*rows, *_kinds(lessons.demonstrations), ("images", f"{pictures.count:,}")]
 
 
 def _kinds(demonstrations: Sequence[Demonstration]) -> list[tuple[str, str]]:

@@ -138,6 +138,7 @@ def upload(api: HubApi, push: Push, folder: Path, message: str) -> str:
 @contextmanager
 def _hub_errors(push: Push, kept: str = "") -> Iterator[None]:
     """Whatever the client raises, as EnvironmentFault without its traceback."""
+    import httpx
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     where = f"the {push.repo_type} {push.repo_id} on the hub"
@@ -158,7 +159,11 @@ def _hub_errors(push: Push, kept: str = "") -> Iterator[None]:
             f"The hub did not take {where} (status {status}: {shown(str(error))}). Try again "
             f"later.{kept}"
         ) from None
-    except Exception as error:  # httpx's and the operating system's, of many types
+    except ValueError as error:  # what the hub says of a card's metadata
+        raise EnvironmentFault(
+            f"The hub does not take {where} as it is ({shown(str(error))}).{kept}"
+        ) from None
+    except (httpx.HTTPError, OSError, RuntimeError) as error:  # the last are its uploader's own
         raise EnvironmentFault(
             f"The hub cannot be reached for {where} ({type(error).__name__}). Check the network "
             f"and HF_ENDPOINT.{kept}"

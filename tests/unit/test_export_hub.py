@@ -88,6 +88,8 @@ def test_an_older_export_is_replaced_where_asked(tmp_path: Path, export: Path) -
         (refused(403), "status 403"),
         (refused(503), "did not take the dataset me/pairs on the hub (status 503"),
         (httpx.ConnectError("no route"), "cannot be reached for the dataset me/pairs"),
+        (ValueError("Invalid metadata in README.md."), "as it is ('Invalid metadata"),
+        (RuntimeError("uploader"), "cannot be reached for the dataset me/pairs"),
         (TimeoutError(), "Check the network and HF_ENDPOINT"),
         (OfflineModeIsEnabled("x"), "HF_HUB_OFFLINE is set"),
     ],
