@@ -1,0 +1,53 @@
+"""Images that the data hold as bytes, kept as files: `<home>/_images/<ab>/<sha256>`.
+
+All runs of a home share them, each is kept once, and its name says what it must hold. A run's
+tables name them like any other file. No run is called `_images`, since a run's name starts with a
+letter or digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from csr.prompt_images import KeptImage
+from storage.atomic import remove_temporaries, short_lock, write_atomic
+
+FOLDER = "_images"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStore:
+    """The images of all runs below one home directory."""
+
+    home: Path
+
+    def path(self, sha256: str) -> Path:
+        """Where the image with these bytes is, or will be."""
+        return self.home / FOLDER / sha256[:2] / sha256
+
+    def missing_bytes(self, images: Iterable[Iterable[KeptImage]]) -> int:
+        """Room that those take which are not there yet."""
+        wanted = {image.ref.sha256: image.num_bytes for group in images for image in group}
+        return sum(size for sha256, size in wanted.items() if not self.path(sha256).exists())
+
+    def keep(self, images: Sequence[KeptImage]) -> None:
+        """Write those that are not there, or are damaged. EnvironmentFault on a full disk.
+
+        One process at a time, so that what a killed one left half-written can be told and removed.
+        """
+        if not images:
+            return
+        folder = self.home / FOLDER
+        with short_lock(folder / ".lock"):
+            remove_temporaries(folder)
+            for image in images:
+                path, data = self.path(image.ref.sha256), image.load()
+                if not path.is_file() or path.read_bytes() != data:
+                    write_atomic(path, partial(_fill, data))
+
+
+def _fill(data: bytes, path: Path) -> None:
+    path.write_bytes(data)
