@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from csr.errors import DataError
+from csr.errors import DataError, shown
 from csr.images import checked_bytes, sized_image_ref
 from csr.prompt_files import EmbeddedImage
 from csr.records import BadRecordError
@@ -66,8 +66,8 @@ class PromptImages:
 
     def _file(self, image: str) -> SizedImage | DataError:
         if self._root is None:
-            raise DataError(
-                f"the data name the image {image!r} by its path, and there is no data.images. Name "
+            return DataError(
+                f"the image {shown(image)} is named by its path, and there is no data.images. Name "
                 "the folder that the image paths start from."
             )
         if image not in self._files:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from csr.prompt_files import PromptFiles
-from csr.prompts import LoadedPrompts, checked_prompts
+from csr.prompt_images import ImagePlace
+from csr.prompts import BadRecordPolicy, LoadedPrompts, checked_prompts
 from flows.reading import read_records
 
 
@@ -83,13 +84,19 @@ def write_coco(folder: Path, num: int, split: str = "train2014") -> Path:
     return folder
 
 
-def read(prompts: Path | str, kept: Path | None = None, **settings: Any) -> LoadedPrompts:
+def read(
+    prompts: Path | str,
+    kept: Path | None = None,
+    *,
+    image_place: ImagePlace | None = None,
+    on_bad_record: BadRecordPolicy = "skip",
+    **settings: Any,
+) -> LoadedPrompts:
     """What a run reads, its bytes placed below `kept`; bad records are left out."""
-    options = {name: settings.pop(name) for name in ("on_bad_record",) if name in settings}
     files = PromptFiles.model_validate({"prompts": str(prompts), **settings})
     return checked_prompts(
         read_records(files),
-        image_place=None if kept is None else lambda sha256: kept / sha256,
+        image_place=image_place or (kept.joinpath if kept else None),
+        on_bad_record=on_bad_record,
         max_bad_share=1.0,
-        **{"on_bad_record": "skip", **options},
     )

@@ -114,7 +114,8 @@ def _load(row: Row) -> bytes | str | None:
             f"image {row.where} cannot be read ({error}). Fetch the data again, or remove it."
         ) from error
     if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
+        data = value.get("bytes")
+        value = value.get("path") or None if data is None else data
     if value is None or isinstance(value, bytes):
         return value
     return str(value)

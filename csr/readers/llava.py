@@ -8,6 +8,7 @@ What becomes of the turns is told in `csr/readers/_conversations.py`. Other keys
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,9 @@ _KEY = re.compile(rb'(?<!\\)"conversations"\s*:')
 def recognises(prompts: str) -> bool:
     """Whether the first file begins with a record that has `conversations`."""
     found = files_at(prompts, SUFFIXES)
-    return bool(found) and _KEY.search(head(found[0], _HEAD_BYTES)) is not None
+    first = head(found[0], _HEAD_BYTES) if found else b""
+    is_json = first.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"[", b"{"))
+    return is_json and _KEY.search(first) is not None
 
 
 def build(files: PromptFiles) -> RawRecords:

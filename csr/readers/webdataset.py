@@ -211,7 +211,11 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
         _Capped(io.FileIO(path)) as file,
         tarfile.open(fileobj=file, mode="r:") as archive,
     ):
+        end = 0
         for member in archive:
+            if member.size < 0 or member.offset_data < end:  # it would go round for ever
+                raise tarfile.ReadError("a header points backwards")
+            end = member.offset_data
             if not member.isdir():
                 yield member
         file.seek(archive.offset)

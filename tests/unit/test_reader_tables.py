@@ -1,6 +1,7 @@
 """Parquet files and Hugging Face datasets: the same rows, one table each."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,9 @@ def test_images_as_bytes_are_prompts_with_a_place_for_each_image(tmp_path: Path)
 
 
 def test_kept_images_are_what_the_references_say(tmp_path: Path) -> None:
-    store = ImageStore(tmp_path / "home")
+    store = ImageStore(tmp_path)
     path = write_parquet(tmp_path / "train.parquet", samples(3))
-    files = {"prompts": str(path)}
-    from csr.prompt_files import PromptFiles
-    from csr.prompts import checked_prompts
-    from flows.reading import read_records
-
-    loaded = checked_prompts(read_records(PromptFiles(**files)), image_place=store.path)
+    loaded = read(path, image_place=store.path)
     assert store.missing_bytes([loaded.kept_images]) == sum(len(s.image) for s in samples(3))
     store.keep(loaded.kept_images)
     assert [load_bytes(p.image) for p in loaded.prompts] == [s.image for s in samples(3)]
@@ -45,8 +41,6 @@ def test_kept_images_are_what_the_references_say(tmp_path: Path) -> None:
 
 
 def test_one_image_in_many_rows_is_kept_once(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     given = [replace(each, image=picture(5)) for each in samples(4)]
     loaded = read(write_parquet(tmp_path / "a.parquet", given), tmp_path)
     assert len(loaded.prompts) == 4
@@ -70,9 +64,7 @@ def test_paths_and_paths_within_structs_start_from_the_image_folder(tmp_path: Pa
     assert [p.image.uri for p in loaded.prompts] == [str(root / "s0.png")]
     assert loaded.skipped == {SkipReason.UNREADABLE_IMAGE: 1, SkipReason.NO_IMAGE: 1}
     rows = [{"bytes": None, "path": "s1.png"}, {"bytes": None, "path": None}, None]
-    pq.write_table(
-        pa.table({"image": rows, "input": ["a", "b", "c"]}), tmp_path / "struct.parquet"
-    )
+    pq.write_table(pa.table({"image": rows, "input": ["a", "b", "c"]}), tmp_path / "struct.parquet")
     loaded = read(tmp_path / "struct.parquet", images=str(root))
     assert [p.image.uri for p in loaded.prompts] == [str(root / "s1.png")]
     assert loaded.kept_images == ()
@@ -81,7 +73,7 @@ def test_paths_and_paths_within_structs_start_from_the_image_folder(tmp_path: Pa
 
 def test_a_path_without_an_image_folder_is_told_to_need_one(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": ["a.png"], "input": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"'a\.png' by its path, and there is no data\.images"):
+    with pytest.raises(DataError, match=r"'a\.png' is named by its path, and there is no data\.images"):
         read(tmp_path / "a.parquet")
 
 
