@@ -74,8 +74,11 @@ def _refuse_unused(files: PromptFiles, reader: ModuleType) -> None:
         if getattr(files, name) is not None and name not in reader.SETTINGS
     ]
     if unused:
-        name = reader.__name__.rpartition(".")[2]
         raise ConfigError(
-            f"data.{unused[0]} would have no effect on data in the format {name!r}. Leave it out, "
-            "or say in data.format how the data are to be read."
+            f"data.{unused[0]} would have no effect on data in the format {_name(reader)!r}. Leave "
+            "it out, or say in data.format how the data are to be read."
         )
+
+
+def _name(reader: ModuleType) -> str:
+    return reader.__name__.rpartition(".")[2]

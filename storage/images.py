@@ -7,13 +7,14 @@ letter or digit.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+from csr.files import disk_errors, fsync, temporary_beside
 from csr.prompt_images import KeptImage
-from storage.atomic import remove_temporaries, short_lock, write_atomic
+from storage.atomic import remove_temporaries, short_lock
 
 FOLDER = "_images"
 
@@ -41,13 +42,21 @@ class ImageStore:
         if not images:
             return
         folder = self.home / FOLDER
-        with short_lock(folder / ".lock"):
+        with disk_errors(folder), short_lock(folder / ".lock"):
             remove_temporaries(folder)
-            for image in images:
-                path, data = self.path(image.ref.sha256), image.load()
-                if not path.is_file() or path.read_bytes() != data:
-                    write_atomic(path, partial(_fill, data))
+            written = [path for image in images if (path := self._keep(image))]
+            # Once for all: what a power failure leaves half-written is mended when the run, which
+            # has not begun yet, is prepared again.
+            for path in [*written, *sorted({path.parent for path in written})]:
+                fsync(path)
 
-
-def _fill(data: bytes, path: Path) -> None:
-    path.write_bytes(data)
+    def _keep(self, image: KeptImage) -> Path | None:
+        """Its path where it had to be written."""
+        path, data = self.path(image.ref.sha256), image.load()
+        if path.is_file() and path.read_bytes() == data:
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(path)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+        return path

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from csr.errors import DataError
+from csr.images import MAX_IMAGE_BYTES, too_many_bytes
 from csr.prompt_files import (
     PromptFiles,
     RawRecords,
@@ -107,7 +108,7 @@ class _ImageCells:
     def __init__(self, column: str) -> None:
         self._column = column
         self._path: Path | None = None
-        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._batches: Iterator[tuple[int, pa.Array | None]] = iter(())
         self._first = self._end = 0
         self._cells: pa.Array | None = None
 
@@ -118,15 +119,33 @@ class _ImageCells:
                 self._path, self._first, self._end = path, 0, 0
                 self._batches = _image_batches(path, self._column)
             while row >= self._end:
-                cells = next(self._batches).column(0)
-                self._first, self._end, self._cells = self._end, self._end + len(cells), cells
-            assert self._cells is not None
+                num_rows, self._cells = next(self._batches)
+                self._first, self._end = self._end, self._end + num_rows
+            if self._cells is None:
+                raise too_many_bytes(f"{path}, row {row + 1}")
             return self._cells[row - self._first]
 
 
-def _image_batches(path: Path, column: str) -> Iterator[pa.RecordBatch]:
+def _image_batches(path: Path, column: str) -> Iterator[tuple[int, pa.Array | None]]:
+    """Number of rows and their images; None in place of a row group that would unpack to more
+    bytes than its images may have.
+    """
     with _opened(path) as file:
-        yield from file.iter_batches(_IMAGES_AT_ONCE, columns=[column], use_threads=False)
+        for group in range(file.num_row_groups):
+            facts = file.metadata.row_group(group)
+            if _unpacked_bytes(facts, column) > MAX_IMAGE_BYTES * facts.num_rows:
+                yield facts.num_rows, None
+                continue
+            for batch in file.iter_batches(
+                _IMAGES_AT_ONCE, row_groups=[group], columns=[column], use_threads=False
+            ):
+                yield batch.num_rows, batch.column(0)
+
+
+def _unpacked_bytes(row_group: Any, column: str) -> int:
+    parts = [row_group.column(i) for i in range(row_group.num_columns)]
+    named = [part for part in parts if part.path_in_schema.split(".")[0] == column]
+    return sum(part.total_uncompressed_size for part in named)
 
 
 def _schema(path: Path) -> pa.Schema:

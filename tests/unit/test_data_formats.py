@@ -16,7 +16,7 @@ from flows.reading import count_records
 from storage.images import FOLDER
 from storage.rows import prompts_from_table
 from storage.run_store import RunStore
-from storage.tables import read_table
+from storage.tables import content_sha256, read_table
 from tests.data_formats import Sample, picture, samples, write_coco, write_parquet
 from tests.scripted_run import Csr, write_recipe
 
@@ -160,6 +160,26 @@ def test_a_run_on_coco(csr: Csr, tmp_path: Path) -> None:
     assert not (home / FOLDER).exists()
     trace = csr("trace", "run", "7", "--home", home, "--json").json()
     assert trace["prompt"]["text"] == "Describe the image."
+
+
+def test_a_run_on_conversations(csr: Csr, tmp_path: Path) -> None:
+    """Questions = prompts + what is left out; the share of bad records counts faults alone."""
+    path, home = recipe(tmp_path, tmp_path / "llava.json", images="images"), tmp_path / "home"
+    turns = [{"from": speaker, "value": "<image>\nWhat?"} for speaker in ("human", "gpt")] * 4
+    turns[1] = {"from": "gpt", "value": "A square."}
+    records: list[dict[str, Any]] = [
+        {"id": "same", "image": f"{n}.png", "conversations": turns} for n in range(6)
+    ]
+    records += [{"id": "text", "conversations": turns[:2]}]
+    (tmp_path / "llava.json").write_text(json.dumps(records))
+    images = ("--set", f"data.images={tmp_path / 'data' / 'images'}")
+    shape = run(csr, path, home, *images)
+    assert shape["prompts"] == {"used": 6, "skipped": {"later_turn": 18, "no_image": 1}}
+    assert [p.prompt_id for p in prompts_of(home)] == ["same", *(f"same@{n}" for n in range(2, 7))]
+    assert {(p.text, p.reference) for p in prompts_of(home)} == {("What?", "A square.")}
+    quarantine = RunStore(home).quarantine_path("run")
+    assert len(content_sha256(quarantine, "quarantine")) == 64  # no two rows have one key
+    assert csr("trace", "run", "same@6", "--home", home).status == 0
 
 
 def test_a_run_on_shards_whose_second_iteration_has_its_own(csr: Csr, tmp_path: Path) -> None:

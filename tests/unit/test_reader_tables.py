@@ -73,7 +73,9 @@ def test_paths_and_paths_within_structs_start_from_the_image_folder(tmp_path: Pa
 
 def test_a_path_without_an_image_folder_is_told_to_need_one(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": ["a.png"], "input": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"'a\.png' is named by its path, and there is no data\.images"):
+    with pytest.raises(
+        DataError, match=r"'a\.png' is named by its path, and there is no data\.images"
+    ):
         read(tmp_path / "a.parquet")
 
 
@@ -217,6 +219,17 @@ def test_a_cut_file_and_one_damaged_within_an_image(tmp_path: Path) -> None:
     (bad,) = loaded.bad_records
     assert (bad.position, bad.reason) == (8, SkipReason.UNREADABLE_IMAGE)
     assert "row 8" in bad.message
+
+
+def test_what_would_unpack_to_more_than_images_may_have(tmp_path: Path) -> None:
+    """68 MB of zeros in 100 kB, which are not unpacked."""
+    images = [picture(0), bytes(68_000_000), picture(2)]
+    table = pa.table({"image": images, "input": ["a", "b", "c"]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=1, compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    loaded = read(tmp_path / "a.parquet", tmp_path)
+    assert [p.prompt_id for p in loaded.prompts] == ["1", "3"]
+    assert "larger than 67,108,864 bytes" in loaded.bad_records[0].message
 
 
 def test_text_that_is_no_utf8_spoils_its_own_row(tmp_path: Path) -> None:
