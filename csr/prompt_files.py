@@ -3,7 +3,7 @@
 A reader is a module of `csr/readers`, one format a file; the file's name is the format's name.
 It offers
 
-- `SETTINGS`: which of `columns`, `instruction` and `split` have an effect on it
+- `SETTINGS`: which of `images`, `columns`, `instruction` and `split` have an effect on it
 - `recognises(prompts)`: whether `data.prompts` names data of its format, by content or extension
 - `build(files) -> RawRecords`: every record, without any image's bytes
 

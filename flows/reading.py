@@ -11,7 +11,7 @@ from csr.prompt_files import PromptFiles, RawRecords, is_pattern
 from flows.components import components, load
 
 PACKAGE = "csr.readers"
-_SETTINGS = ("columns", "instruction", "split")
+_SETTINGS = ("images", "columns", "instruction", "split")
 
 
 def read_records(files: PromptFiles) -> RawRecords:

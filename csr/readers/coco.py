@@ -15,7 +15,7 @@ from csr.errors import ConfigError, DataError
 from csr.prompt_files import PromptFiles, RawRecords
 from csr.records import BadRecordError, Entry, parse_json, read_text
 
-SETTINGS = frozenset({"instruction"})
+SETTINGS = frozenset({"images", "instruction"})
 _ANNOTATIONS = "annotations"
 _NAME = re.compile(r"captions_(?P<split>[\w-]+)\.json")
 

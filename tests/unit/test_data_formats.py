@@ -1,6 +1,7 @@
 """Whole runs on data of other formats, by scripted components; what a recipe may say of them."""
 
 import json
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from csr.files import file_sha256
 from csr.prompt_files import PromptFiles
+from flows.config import DataConfig
 from flows.reading import count_records
 from storage.images import FOLDER
 from storage.rows import prompts_from_table
@@ -220,6 +222,7 @@ def test_another_reading_of_the_same_file_is_other_data(csr: Csr, tmp_path: Path
         ({"format": "csr", "instruction": "x"}, "data.instruction would have no effect on data in "
          "the format 'csr'"),
         ({"format": "coco", "columns": {"id": "x"}}, "data.columns would have no effect"),
+        ({"format": "webdataset", "images": "x"}, "data.images would have no effect"),
         ({"columns": {"input": "q"}, "instruction": "x"}, "data.columns.input would have no"),
         ({"columns": {"imagge": "q"}}, "unknown setting. Did you mean 'image'?"),
         ({"instruction": ""}, "at least 1 character"),
@@ -241,6 +244,15 @@ def test_a_recipe_is_valid_before_its_data_are_here(csr: Csr, tmp_path: Path) ->
     data = answer.json()["recipe"]["data"]
     assert data["prompts"] == "hf:owner/name:all@test"
     assert data["columns"]["image"] == "picture"
+
+
+def test_every_recipe_of_the_page_is_understood() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data_formats.md").read_text()
+    found = re.findall(r"^```\n(data:\n.*?)```$", page, re.MULTILINE | re.DOTALL)
+    assert len(found) == 9
+    for text in found:
+        data = DataConfig.model_validate(yaml.safe_load(text)["data"])
+        assert data.prompts
 
 
 def test_a_pattern_is_made_absolute(csr: Csr, tmp_path: Path, monkeypatch: Any) -> None:
