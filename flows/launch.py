@@ -17,6 +17,7 @@ from flows.forms import RunRequest
 from flows.gating import held_reason
 from flows.home import open_store
 from flows.iteration import is_finished
+from flows.progress import stage_progress
 from flows.reporting import write_report
 from flows.stopping import last_iteration
 from flows.versions import package_versions
@@ -151,7 +152,8 @@ def _prepare(store: RunStore, run_id: str, checked: CheckedInputs) -> None:
     """Write what every iteration reads: images, prompts, quarantine, base policy."""
     files = []
     for iteration, loaded in ((None, checked.prompts), *checked.own_prompts.items()):
-        ImageStore(store.home).keep(loaded.kept_images)
+        with stage_progress("keep images") as progress:
+            ImageStore(store.home).keep(loaded.kept_images, progress)
         if bad := loaded.bad_records:
             counts = ", ".join(f"{name} {n}" for name, n in loaded.skipped.items())
             logger.warning("%d records left out: %s", len(bad), counts)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from csr.files import disk_errors, fsync, temporary_beside
 from csr.prompt_images import KeptImage
+from csr.protocols import Progress
 from storage.atomic import remove_temporaries, short_lock
 
 FOLDER = "_images"
@@ -34,29 +35,32 @@ class ImageStore:
         wanted = {image.ref.sha256: image.num_bytes for group in images for image in group}
         return sum(size for sha256, size in wanted.items() if not self.path(sha256).exists())
 
-    def keep(self, images: Sequence[KeptImage]) -> None:
+    def keep(self, images: Sequence[KeptImage], progress: Progress | None = None) -> None:
         """Write those that are not there, or are damaged. EnvironmentFault on a full disk.
 
         One process at a time, so that what a killed one left half-written can be told and removed.
+        `progress` is called with (images done, all images).
         """
         if not images:
             return
         folder = self.home / FOLDER
         with disk_errors(folder), short_lock(folder / ".lock"):
             remove_temporaries(folder)
-            written = [path for image in images if (path := self._keep(image))]
-            # Once for all: what a power failure leaves half-written is mended when the run, which
-            # has not begun yet, is prepared again.
-            for path in [*written, *sorted({path.parent for path in written})]:
+            for done, image in enumerate(images, start=1):
+                self._keep(image)
+                if progress is not None:
+                    progress(done, len(images))
+            # Once for all, those included that a killed process wrote: what a power failure leaves
+            # half-written is mended when the run, which has not begun yet, is prepared again.
+            paths = [self.path(image.ref.sha256) for image in images]
+            for path in [*paths, *sorted({path.parent for path in paths})]:
                 fsync(path)
 
-    def _keep(self, image: KeptImage) -> Path | None:
-        """Its path where it had to be written."""
+    def _keep(self, image: KeptImage) -> None:
         path, data = self.path(image.ref.sha256), image.load()
         if path.is_file() and path.read_bytes() == data:
-            return None
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_beside(path)
         temporary.write_bytes(data)
         os.replace(temporary, path)
-        return path

@@ -123,7 +123,8 @@ class _Records:
             yield Entry(self._num, sample.where, record, no_image(image, sample.where))
 
     def _image(self, sample: _Sample) -> EmbeddedImage | None:
-        wanted = (self._columns.image,) if self._columns.image else IMAGE_EXTENSIONS
+        named = self._columns.image
+        wanted = (named.lower().removeprefix("."),) if named else IMAGE_EXTENSIONS
         found = [extension for extension in wanted if extension in sample.files]
         if len(found) > 1:
             raise BadRecordError(

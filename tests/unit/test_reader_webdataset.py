@@ -83,6 +83,16 @@ def test_folders_other_files_and_capital_letters(tmp_path: Path) -> None:
     assert loaded.skipped == {}
 
 
+def test_one_of_several_images_is_named(tmp_path: Path) -> None:
+    files = [("1.left.jpg", picture(1)), ("1.PNG", picture(2)), ("1.jpg", picture(3))]
+    path = shard(tmp_path / "a.tar", [*files, ("1.txt", "What?")])
+    for extension, number in (("left.jpg", 1), ("png", 2), (".JPG", 3)):
+        loaded = read(path, tmp_path, columns={"image": extension})
+        assert [kept.load() for kept in loaded.kept_images] == [picture(number)]
+    with pytest.raises(DataError, match=r"several images \(\.jpg, \.png\)"):
+        read(path, tmp_path, on_bad_record="error")
+
+
 def test_conversations(tmp_path: Path) -> None:
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
     files = [("1.png", picture(1)), ("1.json", {"conversations": turns})]
