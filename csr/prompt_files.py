@@ -107,6 +107,8 @@ def files_at(prompts: str, suffixes: tuple[str, ...]) -> list[Path]:
     Itself where it is a file; what a pattern matches; a folder's files with one of the suffixes.
     """
     path = Path(prompts)
+    if path.is_file():
+        return [path]
     if is_pattern(prompts):
         # `[` stands for itself: names of splits and of shards have it.
         found = map(Path, glob.iglob(prompts.replace("[", "[[]")))
@@ -114,7 +116,7 @@ def files_at(prompts: str, suffixes: tuple[str, ...]) -> list[Path]:
     if path.is_dir():
         named = (each for each in path.iterdir() if each.suffix.lower() in suffixes)
         return _limited(prompts, [f for f in named if f.is_file() and not f.name.startswith(".")])
-    return [path] if path.is_file() else []
+    return []
 
 
 def required_files(prompts: str, suffixes: tuple[str, ...]) -> list[Path]:

@@ -142,6 +142,15 @@ def test_several_files_of_one_form(images: Path, tmp_path: Path) -> None:
         read(tmp_path / "none-*.jsonl", images=str(images))
 
 
+def test_a_file_whose_name_looks_like_a_pattern(images: Path, tmp_path: Path) -> None:
+    for name in ("what?.jsonl", "whatx.jsonl", "a[1]*.jsonl"):
+        record = {"id": name, "image": "s0.png", "input": "What?"}
+        (tmp_path / name).write_text(json.dumps(record))
+    for name in ("what?.jsonl", "a[1]*.jsonl"):
+        loaded = read(tmp_path / name, images=str(images))
+        assert [p.prompt_id for p in loaded.prompts] == [name]
+
+
 # ---------------------------------------------------------------- COCO
 
 
