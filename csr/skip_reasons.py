@@ -19,6 +19,8 @@ class SkipReason(StrEnum):
     UNREADABLE_IMAGE = "unreadable_image"
     PROMPT_TOO_LONG = "prompt_too_long"
     MISSING_REFERENCE = "missing_reference"
+    LATER_TURN = "later_turn"
+    NO_IMAGE = "no_image"
 
     DUPLICATE_SIBLING = "duplicate_sibling"
     UNREFUTED_REWRITE = "unrefuted_rewrite"
@@ -40,3 +42,8 @@ class SkipReason(StrEnum):
     DISPUTED = "disputed"
 
     MEDIA_MARKER = "media_marker"
+
+
+NO_FAULT = frozenset({SkipReason.LATER_TURN, SkipReason.NO_IMAGE})
+"""Records with nothing wrong, of which the data's format has many and this method asks none: they
+are counted like the others, but stop no run."""

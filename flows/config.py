@@ -15,11 +15,13 @@ from pydantic import Field, model_validator
 from csr.config import ComponentConfig, Location, Probability, locations
 from csr.errors import ConfigError, shown
 from csr.gates import Config as GatesConfig
+from csr.prompt_files import PromptFiles
 from csr.protocols import PreferenceSource
 from csr.world.settings import Config as WorldConfig
 from flows.components import Component
 from flows.per_iteration import merged, refuse_fixed
 from flows.ray_settings import Config as RayConfig
+from flows.reading import absolute_pattern, check_settings
 from flows.recipe_file import apply_override, read_document
 from flows.stopping import Config as StopConfig
 from flows.validation import validate
@@ -69,13 +71,9 @@ class BenchmarkChoice(Component):
     package: ClassVar[str] = "csr.evaluation"
 
 
-class DataConfig(ComponentConfig):
+class DataConfig(PromptFiles):
     """Where prompts come from."""
 
-    prompts: Location
-    """JSONL file, or JSON file in CSR's form: records with `id`, `image`, `input`."""
-    images: Location
-    """Folder that the records' image paths are relative to."""
     num_prompts_per_iteration: int = Field(default=128, ge=1)
     """Prompts sampled in one iteration."""
     prompt_order: Literal["fresh", "same"] = "fresh"
@@ -87,6 +85,11 @@ class DataConfig(ComponentConfig):
     max_bad_share: Probability = 0.05
     """Fraction of the prompt file's records that `skip` may leave out. Where more are bad, the
     run stops before anything is written: then the file is at fault, not a record."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        check_settings(self)
+        return self
 
 
 class PolicyConfig(ComponentConfig):
@@ -300,7 +303,7 @@ def _existing(name: str, value: str) -> str | None:
     """The absolute path of what exists; None for what may be a name of something elsewhere."""
     try:
         path = Path(value).expanduser()
-        absolute = os.path.abspath(path) if path.exists() else None
+        absolute = os.path.abspath(path) if path.exists() else absolute_pattern(path)
         (absolute or value).encode()  # records are kept as UTF-8
     except (OSError, RuntimeError, UnicodeEncodeError) as error:
         reason = getattr(error, "strerror", error)

@@ -251,7 +251,7 @@ GENERATIONS = Table(
 QUARANTINE = Table(
     "quarantine",
     2,
-    ("position",),
+    ("position", "message"),
     (
         Column("position", INT, "count", "line or place in the prompt file's list, from 1"),
         Column("prompt_id", STRING, "", "the record's id, where it has a usable one", True),

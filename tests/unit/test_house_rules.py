@@ -15,6 +15,7 @@ COMPONENT_FOLDERS = (
     "csr/critics",
     "csr/trainers",
     "csr/evaluation",
+    "csr/readers",
     "rewards/similarity",
 )
 
