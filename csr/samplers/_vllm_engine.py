@@ -105,7 +105,7 @@ def start_engine(model_path: Path, *, kv_cache_gib: float | None, **options: Any
             engine = vllm.LLM(
                 str(model_path),
                 enable_prefix_caching=True,
-                limit_mm_per_prompt={"image": 1},
+                limit_mm_per_prompt={"image": 1, "video": 0},  # no dummy video while it starts
                 max_logprobs=MAX_LOGPROBS,
                 logprobs_mode="raw_logprobs",
                 trust_remote_code=False,
