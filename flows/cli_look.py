@@ -34,11 +34,13 @@ def validate(
     from flows.config import load_recipe, run_id_of
 
     resolved = load_recipe(recipe, options.set)
+    tracker = resolved.tracker and resolved.tracker.model_dump(mode="json")
+    shown = {**json.loads(resolved.model_dump_json()), "tracker": tracker}
     if common.json:
-        return print_json({"run_id": run_id_of(resolved), "recipe": resolved.model_dump()})
+        return print_json({"run_id": run_id_of(resolved), "recipe": shown})
     import yaml
 
-    print(yaml.safe_dump(json.loads(resolved.model_dump_json()), sort_keys=False), end="")
+    print(yaml.safe_dump(shown, sort_keys=False), end="")
     return 0
 
 
