@@ -35,7 +35,7 @@ FIXED_SETTINGS = (
 )  # fmt: skip
 """What a run starts from; its stored prompts and its base model follow from them."""
 
-UNREAD_SETTINGS = ("isolation", "stage_timeout_seconds", "ray")
+UNREAD_SETTINGS = ("isolation", "stage_timeout_seconds", "ray", "tracker")
 """How the work is done, which changes nothing of what is made."""
 
 _SCORED_BY = ("seed", "sampler", "similarity", "second_similarity", "source", "reward")
