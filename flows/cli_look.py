@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,23 @@ def validate(
 
     print(yaml.safe_dump(shown, sort_keys=False), end="")
     return 0
+
+
+@app.command
+def recipes(name: str | None = None, *, common: Common = Common()) -> int:
+    """List the recipes that come with csr, or print one: `csr recipes own_data > mine.yaml`.
+
+    Parameters
+    ----------
+    name
+        Name of the recipe to print, such as `own_data`.
+    """
+    from flows import shipped
+
+    if name is not None:
+        print(shipped.recipe_text(name), end="")
+        return 0
+    return answer({"recipes": shipped.shipped_recipes()}, shipped.table, common)
 
 
 @app.command
@@ -173,10 +191,18 @@ def verify(run_id: str, *, common: Common = Common()) -> int:
 
 
 @app.command
-def doctor(*, common: Common = Common()) -> int:
-    """Check this machine: Python, packages, GPU, memory, disk."""
+def doctor(*, mend: bool = False, common: Common = Common()) -> int:
+    """Check this machine: Python, packages, GPU, memory, disk.
+
+    Parameters
+    ----------
+    mend
+        First mend what a plain `pip install` leaves broken beside a CPU build of torch.
+    """
     from flows import doctor as checks
 
+    if mend:
+        print("\n".join(checks.mend()), file=sys.stderr)
     findings = checks.diagnose(common.home)
     if common.json:
         say(checks.render_json(findings))

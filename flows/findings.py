@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
+from flows.shipped import is_checkout
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 Status = Literal["ok", "warn", "fail"]
 
-MEND = "run `make setup` again"
+MEND = (
+    "run `make setup` again"
+    if is_checkout()
+    else "install csr again in a new environment, with one of its extras `cpu` and `cuda`"
+)
 
 
 @dataclass(frozen=True, slots=True)
