@@ -56,7 +56,9 @@ def diagnose(home: Path) -> list[Finding]:
 
 def mend() -> list[str]:
     """Mend what can be mended of this environment; what was done, one line each."""
-    return mend_environment(_present())
+    done = mend_environment(_present())
+    versions.installed_version.cache_clear()
+    return done
 
 
 def _present() -> list[str]:

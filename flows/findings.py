@@ -17,7 +17,7 @@ Status = Literal["ok", "warn", "fail"]
 MEND = (
     "run `make setup` again"
     if is_checkout()
-    else "install csr again in a new environment, with one of its extras `cpu` and `cuda`"
+    else "`csr doctor --mend`, else install csr with the extra `cpu` or `cuda` in a new environment"
 )
 
 

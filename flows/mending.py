@@ -35,7 +35,7 @@ def mend_environment(present: Sequence[str]) -> list[str]:
     broken = [name for name in present if not probes[name].ok]
     if broken:
         _uninstall(broken)
-        done.append(f"uninstalled {' and '.join(broken)}, which do not import")
+        done.append(f"uninstalled what does not import: {', '.join(broken)}")
     if not probes["torchvision"].ok and "torchvision::nms" in probes["torchvision"].last_line:
         install_torchvision_mend(Path(sysconfig.get_path("purelib")))
         done.append("installed the mend of torchvision")

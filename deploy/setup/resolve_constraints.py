@@ -53,7 +53,7 @@ def resolve(folder: Path, pins: list[str]) -> list[str]:
     venv.create(folder / "venv", with_pip=True)
     constraints, report = folder / "constraints.txt", folder / "report.json"
     command = [
-        str(folder / "venv" / "bin" / "python"), "-m", "pip", "install", "--dry-run", "--quiet",
+        str(folder / "venv" / "bin" / "python"), "-m", "pip", "install", "--dry-run",
         "--report", str(report), "--constraint", str(constraints), f"{ROOT}[cuda,dev]",
     ]  # fmt: skip
     for _ in range(MAX_TRIES):
