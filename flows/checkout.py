@@ -1,4 +1,5 @@
-"""The deployments' pull step: a flow run starts in the checkout that its worker runs from.
+"""The deployments' pull step: a flow run starts in the checkout that its worker runs from, or in
+the folder into which the package was installed.
 
 `deploy/prefect.yaml` names it, so that no path of the machine that deploys is written down:
 Prefect's default would note that one, and a worker on another machine may have its code elsewhere.

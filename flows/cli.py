@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from csr.errors import CSRError, RunFailed, VerdictsWanted
-from flows import cli_export, cli_look, cli_plan, cli_review
+from flows import cli_export, cli_look, cli_plan, cli_review, cli_track
 from flows.cli_options import Common, RecipeOptions, answer, print_json, print_table, say
+from flows.shipped import DEMO_RECIPE, recipe_path
 from flows.stage_names import StageName
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ app.command(cli_look.app, name="*")
 app.command(cli_plan.app, name="*")
 app.command(cli_review.app, name="*")
 app.command(cli_export.app, name="*")
-
-DEMO_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "tiny.yaml"
+app.command(cli_track.app, name="*")
 
 
 @app.command
@@ -165,7 +165,7 @@ def serve(
     environment.apply(common.home, console_level="INFO")
     request = RunRequest(
         home=_absolute(common),
-        recipe=str(recipe.absolute()),
+        recipe=str(recipe_path(recipe).absolute()),
         settings=options.set,
         run_id=run_id,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -34,12 +35,31 @@ def validate(
     from flows.config import load_recipe, run_id_of
 
     resolved = load_recipe(recipe, options.set)
+    tracker = resolved.tracker and resolved.tracker.model_dump(mode="json")
+    shown = {**json.loads(resolved.model_dump_json()), "tracker": tracker}
     if common.json:
-        return print_json({"run_id": run_id_of(resolved), "recipe": resolved.model_dump()})
+        return print_json({"run_id": run_id_of(resolved), "recipe": shown})
     import yaml
 
-    print(yaml.safe_dump(json.loads(resolved.model_dump_json()), sort_keys=False), end="")
+    print(yaml.safe_dump(shown, sort_keys=False), end="")
     return 0
+
+
+@app.command
+def recipes(name: str | None = None, *, common: Common = Common()) -> int:
+    """List the recipes that come with csr, or print one: `csr recipes own_data > mine.yaml`.
+
+    Parameters
+    ----------
+    name
+        Name of the recipe to print, such as `own_data`.
+    """
+    from flows import shipped
+
+    if name is not None:
+        print(shipped.recipe_text(name), end="")
+        return 0
+    return answer({"recipes": shipped.shipped_recipes()}, shipped.table, common)
 
 
 @app.command
@@ -171,10 +191,18 @@ def verify(run_id: str, *, common: Common = Common()) -> int:
 
 
 @app.command
-def doctor(*, common: Common = Common()) -> int:
-    """Check this machine: Python, packages, GPU, memory, disk."""
+def doctor(*, mend: bool = False, common: Common = Common()) -> int:
+    """Check this machine: Python, packages, GPU, memory, disk.
+
+    Parameters
+    ----------
+    mend
+        First mend what a plain `pip install` leaves broken beside a CPU build of torch.
+    """
     from flows import doctor as checks
 
+    if mend:
+        print("\n".join(checks.mend()), file=sys.stderr)
     findings = checks.diagnose(common.home)
     if common.json:
         say(checks.render_json(findings))

@@ -24,13 +24,14 @@ from flows.ray_settings import Config as RayConfig
 from flows.reading import absolute_pattern, check_settings
 from flows.recipe_file import apply_override, read_document
 from flows.stopping import Config as StopConfig
+from flows.tracker_choice import TrackerChoice
 from flows.validation import validate
 from rewards.settings import REWARD_PRESETS
 from rewards.settings import Config as RewardConfig
 
 WORLD_MARK = "${world}"
 COMPONENT_FIELDS = (
-    "sampler", "source", "similarity", "second_similarity", "critic", "trainer",
+    "sampler", "source", "similarity", "second_similarity", "critic", "trainer", "tracker",
 )  # fmt: skip
 C = TypeVar("C", bound=ComponentConfig)
 
@@ -143,6 +144,9 @@ class Recipe(ComponentConfig):
     """What ends the run before its last iteration; null always goes on to that."""
     gates: GatesConfig | None = GatesConfig()
     """What stops the loop before it does harm; null judges nothing."""
+    tracker: TrackerChoice | None = Field(default=None, exclude=True)
+    """Where the figures are shown besides, such as `tensorboard`. It decides nothing of what a run
+    makes: it is no part of the run's ID or its stored configuration, and may change at any time."""
     probe_tolerance: float = Field(default=1e-3, gt=0)
     """Largest difference in nats per token allowed between the sampler's and the trainer's
     log-probabilities of a freshly loaded policy (fp32; use about 0.1 in bf16)."""
@@ -255,7 +259,8 @@ def resolve_world(recipe: Recipe, world_dir: Path) -> Recipe:
     document = json.loads(recipe.model_dump_json())
     world = document.pop("world")
     text = json.dumps(document).replace(WORLD_MARK, json.dumps(str(world_dir))[1:-1])
-    return validate(Recipe, {**json.loads(text), "world": world}, recipe.name)
+    resolved = validate(Recipe, {**json.loads(text), "world": world}, recipe.name)
+    return resolved.model_copy(update={"tracker": recipe.tracker})
 
 
 def resolve_paths(recipe: Recipe) -> Recipe:

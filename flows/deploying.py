@@ -9,20 +9,20 @@ import contextlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import SecretStr
 
 from csr.errors import EnvironmentFault
+from flows.checkout import CHECKOUT
 from flows.schedules import cron_schedule
 from flows.server import require_server
+from flows.shipped import DEPLOY_FILES
 
 if TYPE_CHECKING:
     from prefect.client.schemas.schedules import CronSchedule
 
-DEPLOY_FILES = Path(__file__).resolve().parent.parent / "deploy"
 WORK_POOL = "csr"
 NOTIFY_URL = "CSR_NOTIFY_URL"
 QUEUES = {"rerun": 1, "default": 2}
@@ -83,11 +83,9 @@ def _deploy_flows() -> None:
 
 
 def _prefect(*arguments: str) -> None:
-    """Prefect's own command, in the checkout."""
+    """Prefect's own command, in the folder that holds the packages."""
     command = [sys.executable, "-m", "prefect", *arguments]
-    done = subprocess.run(
-        command, cwd=DEPLOY_FILES.parent, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     said = f"{done.stdout}{done.stderr}"
     if done.returncode != 0 and "already exists" not in said:
         raise EnvironmentFault(f"`prefect {' '.join(arguments)}` failed:\n{said.strip()[-2000:]}")

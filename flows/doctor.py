@@ -1,4 +1,4 @@
-"""What `csr doctor` finds out about this machine. It changes nothing and writes nothing.
+"""What `csr doctor` finds out about this machine. `diagnose` changes nothing and writes nothing.
 
 Each check is a function of what it looks at, so that a test can show it a broken
 machine; `diagnose` shows them this one.
@@ -16,14 +16,14 @@ from pathlib import Path
 
 from flows import environment, versions
 from flows.findings import MEND, Finding, Status, render, render_json
+from flows.mending import MEND_FILES, UNWANTED, mend_environment
 from flows.probes import Probe, run_probes
 
-__all__ = ["Finding", "diagnose", "render", "render_json"]
+__all__ = ["Finding", "diagnose", "mend", "render", "render_json"]
 
 IMPORTED = ("vllm", "open_clip", "trl", "peft", "torchvision", "prefect")
 """What a run imports; each is really imported, in a process of its own."""
-UNWANTED = ("torchaudio", "torchcodec")
-"""Beside CPU torch their CUDA builds fail at import, and transformers imports them if present."""
+MEND_HERE = "`csr doctor --mend`, where `import torchvision` fails"
 COMFORTABLE_MEMORY_GB = 4.0
 COMFORTABLE_DISK_GB = 2.0
 NEEDED_DISK_GB = 0.5
@@ -36,7 +36,7 @@ def diagnose(home: Path) -> list[Finding]:
     """Every finding about this machine, in reading order. Takes the seconds of the imports."""
     from flows.worlds import cache_dir
 
-    present = [name for name in UNWANTED if versions.installed_version(name) is not None]
+    present = _present()
     commands = {name: f"import {name}" for name in (*IMPORTED, *present)}
     probes = run_probes({**commands, "torch": TORCH_BUILD})
     torch = probes.pop("torch")
@@ -52,6 +52,17 @@ def diagnose(home: Path) -> list[Finding]:
         check_torchvision_mend(Path(sysconfig.get_path("purelib")), torch),
         check_telemetry(os.environ),
     ]
+
+
+def mend() -> list[str]:
+    """Mend what can be mended of this environment; what was done, one line each."""
+    done = mend_environment(_present())
+    versions.installed_version.cache_clear()
+    return done
+
+
+def _present() -> list[str]:
+    return [name for name in UNWANTED if versions.installed_version(name) is not None]
 
 
 # ---------------------------------------------------------------- the machine
@@ -164,7 +175,7 @@ def check_import(module: str, probe: Probe) -> Finding:
     name = f"import {module}"
     if module in UNWANTED:
         status: Status = "ok" if probe.ok else "fail"
-        remedy = "" if probe.ok else f"not needed, and broken: `pip uninstall {module}`"
+        remedy = "" if probe.ok else "not needed, and broken: `csr doctor --mend` removes it"
         return Finding(name, status, probe.last_line or "imports", remedy)
     if probe.ok:
         return Finding(name, "ok", "imports")
@@ -173,12 +184,11 @@ def check_import(module: str, probe: Probe) -> Finding:
 
 def check_torchvision_mend(site_packages: Path, torch: Probe) -> Finding:
     """Only CPU torch needs it; what it mends is told in deploy/setup/torchvision_on_cpu.py."""
-    files = ("torchvision_on_cpu.py", "torchvision_on_cpu.pth")
-    if all((site_packages / file).exists() for file in files):
+    if all((site_packages / file).exists() for file in MEND_FILES):
         return Finding("torchvision mend", "ok", "installed")
     if torch.ok and torch.last_line.split()[0] != "cpu":
         return Finding("torchvision mend", "ok", "not needed: torch has CUDA")
-    return Finding("torchvision mend", "warn", "not installed, torch is a CPU build", MEND)
+    return Finding("torchvision mend", "warn", "not installed, torch is a CPU build", MEND_HERE)
 
 
 def check_telemetry(variables: Mapping[str, str]) -> Finding:

@@ -27,6 +27,7 @@ TELEMETRY = (
     Setting("VLLM_NO_USAGE_STATS", "1", "vLLM sends none"),
     Setting("HF_HUB_DISABLE_TELEMETRY", "1", "the hub client sends none"),
     Setting("GRADIO_ANALYTICS_ENABLED", "False", "gradio's pages send none"),
+    Setting("WANDB_ERROR_REPORTING", "false", "wandb sends its makers neither traces nor crashes"),
     Setting("PREFECT_SERVER_ANALYTICS_ENABLED", "false", "Prefect's server sends none"),
     Setting("PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS", "false", "Prefect collects no metrics"),
     Setting("PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "false", "no question about releases"),

@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
+from flows.shipped import is_checkout
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 Status = Literal["ok", "warn", "fail"]
 
-MEND = "run `make setup` again"
+MEND = (
+    "run `make setup` again"
+    if is_checkout()
+    else "`csr doctor --mend`, else install csr with the extra `cpu` or `cuda` in a new environment"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from flows.iteration import is_finished
 from flows.progress import stage_progress
 from flows.reporting import write_report
 from flows.stopping import last_iteration
+from flows.tracker_choice import check_tracker
+from flows.tracking import keep_tracker
 from flows.versions import package_versions
 from flows.work import engines_closed_at_end
 from flows.worlds import build_missing_world, locate_world
@@ -78,6 +80,8 @@ def prepared_run(recipe: Recipe, run_id: str, home: Path) -> Iterator[PreparedRu
     """
     store = open_store(home)
     store.run_path(run_id)
+    if recipe.tracker is not None:
+        check_tracker(recipe.tracker)
     located = locate_world(recipe)
     if store.has_run(run_id):
         _create(store, located, run_id)  # refuses another recipe's, before any work
@@ -91,6 +95,7 @@ def prepared_run(recipe: Recipe, run_id: str, home: Path) -> Iterator[PreparedRu
         # Another process may have prepared it since, and even have finished.
         if checked is not None and not _is_prepared(store, run_id):
             _prepare(store, run_id, checked)
+        keep_tracker(store, run_id, recipe.tracker)
         yield PreparedRun(store, run_id, located)
 
 

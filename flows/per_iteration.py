@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-FIXED = ("name", "seed", "num_iterations", "stop", "world", "policy", "per_iteration")
+FIXED = (
+    "name", "seed", "num_iterations", "stop", "world", "policy", "per_iteration", "tracker",
+)  # fmt: skip
 """Settings of the run as a whole."""
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from csr.errors import ConfigError, shown
 from csr.records import is_unstorable
+from flows.shipped import recipe_path
 
 MAX_RECIPE_BYTES = 2**16
 """Of the file; the longest under recipes/ has 2 kB."""
@@ -25,7 +26,7 @@ def read_document(
     `components` are the settings that may be a mere name: `trainer: dpo` is short for
     `trainer: {name: dpo}`.
     """
-    document = _read_yaml(path)
+    document = _read_yaml(recipe_path(path))
     for name in components:
         if isinstance(document.get(name), str):
             document[name] = {"name": document[name]}
@@ -89,14 +90,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         document = _parse(_read_text(path))
     except FileNotFoundError:
-        raise ConfigError(f"There is no recipe at {path}. See the files under recipes/.") from None
+        raise ConfigError(
+            f"There is no recipe at {path}. csr recipes lists those that come with csr."
+        ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(
             f"The recipe {path} cannot be read as YAML: {error}. Mend the file, or give another."
         ) from None
     if not isinstance(document, dict):
         raise ConfigError(
-            f"The recipe {path} is not a mapping of settings. See the files under recipes/."
+            f"The recipe {path} is not a mapping of settings. csr recipes own_data shows one."
         )
     return document
 

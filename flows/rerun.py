@@ -35,7 +35,7 @@ FIXED_SETTINGS = (
 )  # fmt: skip
 """What a run starts from; its stored prompts and its base model follow from them."""
 
-UNREAD_SETTINGS = ("isolation", "stage_timeout_seconds", "ray")
+UNREAD_SETTINGS = ("isolation", "stage_timeout_seconds", "ray", "tracker")
 """How the work is done, which changes nothing of what is made."""
 
 _SCORED_BY = ("seed", "sampler", "similarity", "second_similarity", "source", "reward")
@@ -148,6 +148,11 @@ def _refuse_idle_settings(
     manifest: IterationManifest, recipe: Recipe, request: IterationRequest
 ) -> None:
     """ConfigError for an override that cannot have any effect."""
+    if recipe.tracker is not None:
+        raise ConfigError(
+            f"'tracker' is that of all of run {manifest.run_id}, and a rerun is told to it too. "
+            f"Start the run's own command with another one, or use csr track {manifest.run_id}."
+        )
     before = manifest.config
     after = json.loads(recipe.model_dump_json())
     changed = [name for name in after if after[name] != before.get(name)]

@@ -94,3 +94,15 @@ def _own_requirements() -> list[str]:
         return metadata.requires("csr") or []
     except metadata.PackageNotFoundError:
         return []
+
+
+def requirement_of_extra(extra: str, requirements: Sequence[str] | None = None) -> str | None:
+    """What the extra asks for, such as "wandb<0.32,>=0.31"; None where it is not one of ours."""
+    from packaging.requirements import Requirement
+
+    wanted = _own_requirements() if requirements is None else requirements
+    for requirement in map(Requirement, wanted):
+        marker = requirement.marker
+        if marker and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}):
+            return f"{requirement.name}{requirement.specifier}"
+    return None

@@ -13,6 +13,7 @@ from flows.iteration import do_stage, is_done
 from flows.ray_workers import close_ray_workers, ray_workers
 from flows.stage_names import ENGINES
 from flows.stage_process import close_stage_processes, stage_process
+from flows.tracking import close_trackers, tell_tracker
 from storage.manifest import StageRecord, utc_now
 
 _num_open = 0
@@ -22,11 +23,16 @@ _num_open = 0
 def do_work(
     home: str, attempt_id: str, stage: str, shard: int | None = None, *, num_waves: int = 1
 ) -> None:
-    """Run one stage of an attempt, unless it is done; see `flows.iteration` for what each does.
+    """Run one stage of an attempt, unless it is done, and have the run's tracker told.
 
-    Call it inside `engines_closed_at_end`. EngineLost once the lost engine's memory is free, so
-    that the caller may try again.
+    See `flows.iteration` for what each does. Call it inside `engines_closed_at_end`. EngineLost
+    once the lost engine's memory is free, so that the caller may try again.
     """
+    _do(home, attempt_id, stage, shard, num_waves)
+    tell_tracker(home, attempt_id)
+
+
+def _do(home: str, attempt_id: str, stage: str, shard: int | None, num_waves: int) -> None:
     context, number = open_attempt(home, attempt_id), () if shard is None else (shard,)
     if context.recipe.ray is not None and stage in ENGINES:
         if ENGINES[stage] == "sampler":
@@ -65,6 +71,7 @@ def engines_closed_at_end() -> Iterator[None]:
             close_ray_workers()
             close_stage_processes()
             close_engines()
+            close_trackers()
 
 
 def _do_on_ray(

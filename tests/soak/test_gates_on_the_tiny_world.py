@@ -7,9 +7,9 @@ import pytest
 
 from csr.errors import RunFailed
 from flows import environment
-from flows.cli import DEMO_RECIPE
 from flows.forms import RunRequest
 from flows.gating import verdicts_of
+from flows.shipped import DEMO_RECIPE
 from storage.run_store import RunStore
 
 RUN = "judged"

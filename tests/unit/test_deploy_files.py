@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 import uuid
 from pathlib import Path
@@ -207,6 +209,39 @@ def test_no_secret_stands_in_a_file() -> None:
                 assert value == "" or value.startswith("${"), f"{name}: {variable}"
     arguments = re.findall(r"^ARG (\w+)", "".join(map(read, IMAGES)), re.MULTILINE)
     assert set(arguments) == {"EXTRA", "PIP_EXTRA_INDEX_URL"}
+
+
+# ---------------------------------------------------------------- images
+
+
+def hadolint(path: Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("hadolint")
+    return subprocess.run([program, path], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_hadolint_has_nothing_to_say(name: str) -> None:
+    answer = hadolint(DEPLOY / name)
+    assert (answer.returncode, answer.stdout) == (0, "")
+
+
+def test_hadolint_sees_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM python:latest\nRUN cd /tmp && sudo ls\n")
+    answer = hadolint(tmp_path / "Dockerfile")
+    assert answer.returncode == 1
+    assert "DL3007" in answer.stdout
+
+
+def test_an_image_holds_all_that_the_package_links_to() -> None:
+    """Of the checkout only what .dockerignore lets in comes into an image."""
+    let_in = [
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"
+    ]
+    links = [path for path in (ROOT / "flows" / "files").rglob("*") if path.is_symlink()]
+    assert len(links) == 4
+    for link in links:
+        target = link.resolve().relative_to(ROOT).as_posix()
+        assert any(target == each or target.startswith(f"{each}/") for each in let_in), target
 
 
 # ---------------------------------------------------------------- all

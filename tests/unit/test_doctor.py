@@ -66,7 +66,7 @@ def test_an_unneeded_package_fails_only_when_it_is_broken() -> None:
     broken = doctor.check_import("torchaudio", Probe(ok=False, last_line="OSError: libcudart"))
     assert (broken.status, broken.remedy) == (
         "fail",
-        "not needed, and broken: `pip uninstall torchaudio`",
+        "not needed, and broken: `csr doctor --mend` removes it",
     )
     assert doctor.check_import("torchaudio", Probe(ok=True, last_line="")).status == "ok"
 

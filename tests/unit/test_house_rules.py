@@ -14,6 +14,7 @@ COMPONENT_FOLDERS = (
     "csr/sources",
     "csr/critics",
     "csr/trainers",
+    "csr/trackers",
     "csr/evaluation",
     "csr/readers",
     "rewards/similarity",

@@ -9,6 +9,7 @@ import pytest
 
 HEAVY = {
     "torch", "vllm", "transformers", "trl", "peft", "open_clip", "accelerate", "datasets", "gradio",
+    "tensorboard", "trackio", "wandb",
 }  # fmt: skip
 
 REPORT_IMPORTED = """

@@ -4,6 +4,7 @@ import freeze_constraints
 import pip_failures
 import preconditions
 import pytest
+import resolve_constraints
 import setup_env
 
 
@@ -115,3 +116,20 @@ def test_an_environment_of_another_place_or_build_is_made_anew(
     assert not setup_env._can_update({**there, "root": "/moved"}, wanted)
     (tmp_path / "bin" / "python").unlink()
     assert not setup_env._can_update(there, wanted)
+
+
+def test_constraints_that_pip_names_yield() -> None:
+    output = (
+        "The conflict is caused by:\n    vllm 0.32.0 depends on apache-tvm-ffi==0.1.11\n"
+        "    The user requested (constraint) apache-tvm-ffi==0.1.15.post2\n"
+    )
+    assert resolve_constraints.conflicting(output) == {"apache-tvm-ffi"}
+    assert resolve_constraints.conflicting("No matching distribution found for x") == set()
+    pins = ["apache-tvm-ffi==0.1.15.post2", "apache==1"]
+    assert resolve_constraints.without(pins, {"apache-tvm-ffi"}) == ["apache==1"]
+
+
+def test_what_pip_would_install_becomes_pins() -> None:
+    versions = {"torch": "2.13.0+cu130", "csr": "0.1.0", "Mako": "1.4.3"}
+    report = {"install": [{"metadata": {"name": n, "version": v}} for n, v in versions.items()]}
+    assert resolve_constraints.resolved(report) == ["Mako==1.4.3", "torch==2.13.0"]
