@@ -1,6 +1,7 @@
 """What `csr show`, `csr diff` and `csr compare` say of figures: conditions, intervals, tests."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,55 @@ import pytest
 from storage.attempt import parse_iteration_id
 from storage.run_store import RunStore
 from storage.tables import read_table
-from tests.scripted_run import NUM_HELD_OUT, Csr, finished_home, write_recipe
+from tests.scripted_run import NUM_HELD_OUT, Csr, Silent, write_recipe
 
-RUN = "mine"
+RUN = "s1"
+
+
+def with_vocabulary(folder: Path, **settings: Any) -> Path:
+    """A recipe whose held-out images show known things, which the scripted policy may name."""
+    recipe = write_recipe(folder, **settings)
+    records = [json.loads(line) for line in (folder / "heldout.jsonl").read_text().splitlines()]
+    for record in records:
+        record["objects"] = [{"name": "dog"}]
+    (folder / "heldout.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    names = {"dog": ["dog", "dogs"], "any": ["the", "a"]}
+    (folder / "vocabulary.json").write_text(json.dumps({"objects": names}))
+    return recipe
+
+
+def evaluation(folder: Path, **settings: Any) -> list[dict[str, Any]]:
+    base = {
+        "name": "captions",
+        "prompts": str(folder / "heldout.jsonl"),
+        "images": str(folder / "images"),
+        "vocabulary": str(folder / "vocabulary.json"),
+        "max_response_tokens": 40,
+    }
+    return [base | settings]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`data`, and in `home` two runs of two seeds, whose captions are counted."""
+    folder = tmp_path_factory.mktemp("paired")
+    recipe = with_vocabulary(folder / "data", evaluation=evaluation(folder / "data"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        csr = Csr(monkeypatch, Silent())  # type: ignore[arg-type]
+        for seed in (1, 2):
+            run = ("run", recipe, "--run-id", f"s{seed}", "--set", f"seed={seed}")
+            assert csr(*run, "--home", folder / "home").status == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(folder: Path) -> Path:
+    return folder / "home"
 
 
 @pytest.fixture
 def csr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Csr:
     return Csr(monkeypatch, capsys)
-
-
-@pytest.fixture
-def home(csr: Csr, tmp_path: Path) -> Path:
-    return finished_home(csr, tmp_path, RUN)
 
 
 def test_every_figure_is_kept_with_its_conditions(csr: Csr, home: Path) -> None:
@@ -56,88 +93,54 @@ def test_the_attempt_keeps_what_each_response_adds(csr: Csr, home: Path) -> None
     } <= kept
 
 
-def with_vocabulary(folder: Path, **settings: Any) -> Path:
-    """A recipe whose held-out images show known things, which the scripted policy may name."""
-    recipe = write_recipe(folder, **settings)
-    records = [json.loads(line) for line in (folder / "heldout.jsonl").read_text().splitlines()]
-    for record in records:
-        record["objects"] = [{"name": "dog"}]
-    (folder / "heldout.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    names = {"dog": ["dog", "dogs"], "any": ["the", "a"]}
-    (folder / "vocabulary.json").write_text(json.dumps({"objects": names}))
-    return recipe
-
-
-def evaluation(folder: Path, **settings: Any) -> list[dict[str, Any]]:
-    base = {
-        "name": "captions",
-        "prompts": str(folder / "heldout.jsonl"),
-        "images": str(folder / "images"),
-        "vocabulary": str(folder / "vocabulary.json"),
-        "max_response_tokens": 40,
-    }
-    return [base | settings]
-
-
-@pytest.fixture
-def measured(csr: Csr, tmp_path: Path) -> Path:
-    """A home with two runs of two seeds, whose captions are counted."""
-    folder, home = tmp_path / "data", tmp_path / "home"
-    recipe = with_vocabulary(folder, evaluation=evaluation(folder))
-    for seed in (1, 2):
-        done = csr("run", recipe, "--home", home, "--run-id", f"s{seed}", "--set", f"seed={seed}")
-        assert done.status == 0, done.err
-    return home
-
-
-def test_figures_have_intervals_and_two_attempts_are_tested(csr: Csr, measured: Path) -> None:
-    metrics = csr("show", "s1/01", "--home", measured, "--json").json()["metrics"]
+def test_figures_have_intervals_and_two_attempts_are_tested(csr: Csr, home: Path) -> None:
+    metrics = csr("show", "s1/01", "--home", home, "--json").json()["metrics"]
     assert metrics["chair_s_ci_low"] <= metrics["chair_s"] <= metrics["chair_s_ci_high"]
-    assert f"[{metrics['chair_s_ci_low']:.3f}, " in csr("show", "s1/01", "--home", measured).out
-    shape = csr("diff", "s1/00", "s1/02", "--home", measured, "--json").json()
+    assert f"[{metrics['chair_s_ci_low']:.3f}, " in csr("show", "s1/01", "--home", home).out
+    shape = csr("diff", "s1/00", "s1/02", "--home", home, "--json").json()
     tested = {each["metric"]: each for each in shape["tests"]}
     assert set(tested) == {"chair_s", "chair_i", "recall"}
     one = tested["chair_s"]
     assert one["after"] - one["before"] == pytest.approx(one["difference"])
     assert (one["num_prompts"], one["method"]) == (NUM_HELD_OUT, "mcnemar")
     assert 0 < one["p_value"] <= one["p_adjusted"] <= 1
-    assert "test chair_s" in csr("diff", "s1/00", "s1/02", "--home", measured).out
+    assert "test chair_s" in csr("diff", "s1/00", "s1/02", "--home", home).out
 
 
-def test_compare_tests_each_seed_against_its_base(csr: Csr, measured: Path) -> None:
-    shape = csr("compare", "s1", "s2", "--home", measured, "--json").json()
+def test_compare_tests_each_seed_against_its_base(csr: Csr, home: Path) -> None:
+    shape = csr("compare", "s1", "s2", "--home", home, "--json").json()
     sides = {(each["before_id"], each["after_id"]) for each in shape["tests"]}
     assert sides == {("s1/00.1", "s1/02.1"), ("s2/00.1", "s2/02.1")}
     assert shape["conditions"]["s1"]["captions"]["prompt"] == "Describe the image."
     assert shape["cautions"] == []
-    markdown = csr("compare", "s1", "s2", "--home", measured, "--markdown").out
+    markdown = csr("compare", "s1", "s2", "--home", home, "--markdown").out
     assert "| figure | before | after | difference | p | p (Holm) | test |" in markdown
     assert "Neither says what another training seed would do." in markdown
-    assert "Paired tests" in csr("compare", "s1", "s2", "--home", measured).out
+    assert "Paired tests" in csr("compare", "s1", "s2", "--home", home).out
 
 
-def test_other_conditions_are_not_compared(csr: Csr, measured: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    recipe = with_vocabulary(
-        folder, name="other", evaluation=evaluation(folder, max_response_tokens=20)
-    )
-    assert csr("run", recipe, "--home", measured, "--run-id", "short").status == 0
-    shape = csr("diff", "s1/00", "short/00", "--home", measured, "--json").json()
+def test_other_conditions_are_not_compared(csr: Csr, folder: Path, home: Path) -> None:
+    data = folder / "data"
+    shorter = evaluation(data, max_response_tokens=20)
+    recipe = with_vocabulary(data, name="other", num_iterations=0, evaluation=shorter)
+    assert csr("run", recipe, "--home", home, "--run-id", "short").status == 0
+    shape = csr("diff", "s1/00", "short/00", "--home", home, "--json").json()
     assert shape["tests"] == []
     assert shape["untested"] == {
         "s1/00.1 short/00.1 captions": "asked under other conditions "
         "(max_response_tokens, settings)"
     }
-    compared = csr("compare", "s1", "short", "--home", measured, "--json").json()
+    compared = csr("compare", "s1", "short", "--home", home, "--json").json()
     assert compared["cautions"] == [
         "captions: short and s1 were asked under other conditions (max_response_tokens, settings), "
         "so their figures are not comparable"
     ]
 
 
-def test_attempts_of_an_earlier_release_are_told(csr: Csr, measured: Path) -> None:
-    RunStore(measured).attempt("s1", 1).outcomes("captions").unlink()
-    shape = csr("diff", "s1/00", "s1/01", "--home", measured, "--json").json()
+def test_attempts_of_an_earlier_release_are_told(csr: Csr, home: Path, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(home, tmp_path / "home"))
+    RunStore(home).attempt("s1", 1).outcomes("captions").unlink()
+    shape = csr("diff", "s1/00", "s1/01", "--home", home, "--json").json()
     assert shape["tests"] == []
     assert "s1/01.1 has no outcomes of single responses" in next(iter(shape["untested"].values()))
 
