@@ -4,15 +4,17 @@ for us.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from csr.errors import DataError, shown
 from csr.protocols import Json
-from csr.records import read_entries
+from csr.records import Entry, read_entries, read_text
 from csr.types import FinishReason, GeneratedResponse
 
 
@@ -46,7 +48,7 @@ class ReadFile:
 
 
 def read_responses(path: Path, fields: tuple[str, str], prompt_ids: Sequence[str]) -> ReadFile:
-    """From a JSON list or JSON Lines; `fields` name a record's id and its text.
+    """From a JSON list, JSON Lines or CHAIR's `imgToEval`; `fields` name its id and its text.
 
     An id is a prompt's own or, where that is one prompt's alone, what stands behind its last "-"
     (POPE numbers the questions of each split). DataError for a record without the two, an id
@@ -55,7 +57,7 @@ def read_responses(path: Path, fields: tuple[str, str], prompt_ids: Sequence[str
     known = _by_id(prompt_ids)
     texts: dict[str, str] = {}
     num_unknown = 0
-    for entry in read_entries(path):
+    for entry in _entries(path):
         record, (id_field, text_field) = entry.record(), fields
         given, text = record.get(id_field), record.get(text_field)
         if type(given) not in (int, str) or not isinstance(text, str):
@@ -82,6 +84,19 @@ def read_responses(path: Path, fields: tuple[str, str], prompt_ids: Sequence[str
     answered = [name for name in prompt_ids if name in texts]
     responses = [_response(name, texts[name]) for name in answered]
     return ReadFile(responses, len(prompt_ids) - len(answered), num_unknown)
+
+
+def _entries(path: Path) -> list[Entry]:
+    """Of a list, of lines, or of the object under whose `imgToEval` CHAIR's code wants captions."""
+    text = read_text(path)
+    if text.lstrip().startswith("{") and '"imgToEval"' in text:
+        with suppress(ValueError, RecursionError):
+            document = json.loads(text)
+            values = document.get("imgToEval")
+            if isinstance(values, dict):
+                named = values.items()
+                return [Entry(n, f"{path}, {shown(k)}", v) for n, (k, v) in enumerate(named, 1)]
+    return read_entries(path)
 
 
 def _by_id(prompt_ids: Sequence[str]) -> dict[str, str]:

@@ -201,7 +201,7 @@ class PopeBenchmark:
         return [read_answer(self.config.answer_rule, r.text, record["label"]) for record, r in rows]
 
     def _label_figures(self, label_logprobs: Sequence[tuple[float, ...]]) -> dict[str, float]:
-        if self.config.calibration == "none":
+        if self.config.calibration == "none" or not label_logprobs:
             return {}
         metrics: dict[str, float] = {}
         for prefix, answers in self._label_answers(label_logprobs).items():
@@ -211,7 +211,8 @@ class PopeBenchmark:
     def _label_answers(
         self, label_logprobs: Sequence[tuple[float, ...]]
     ) -> dict[str, list[Answer | None]]:
-        if self.config.calibration == "none":
+        """None where nobody asked for probabilities, as of answers that come from a file."""
+        if self.config.calibration == "none" or not label_logprobs:
             return {}
         readings = self._readings(label_logprobs)
         return {

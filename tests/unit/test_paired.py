@@ -56,11 +56,6 @@ def home(folder: Path) -> Path:
     return folder / "home"
 
 
-@pytest.fixture
-def csr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Csr:
-    return Csr(monkeypatch, capsys)
-
-
 def test_every_figure_is_kept_with_its_conditions(csr: Csr, home: Path) -> None:
     shown = csr("show", f"{RUN}/01", "--home", home, "--json").json()
     conditions = shown["benchmarks"]["captions"]
