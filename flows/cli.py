@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from csr.errors import CSRError, RunFailed, VerdictsWanted
-from flows import cli_look, cli_plan, cli_review, cli_score
+from flows import cli_lmms, cli_look, cli_plan, cli_review, cli_score
 from flows.cli_options import Common, RecipeOptions, answer, print_json, print_table, say
 from flows.stage_names import StageName
 
@@ -35,6 +35,7 @@ app.command(cli_look.app, name="*")
 app.command(cli_plan.app, name="*")
 app.command(cli_review.app, name="*")
 app.command(cli_score.app, name="*")
+app.command(cli_lmms.app, name="*")
 
 DEMO_RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "tiny.yaml"
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from csr.protocols import Json
+from flows import lmms_eval
 from flows.conditions import condition_line, read_conditions
 from flows.figures import sum_counts
 from flows.gating import verdicts_of
 from flows.home import open_store
+from flows.lmms_results import flat_figures
 from flows.metric_names import CI_HIGH, CI_LOW
 from storage.attempt import AttemptDir, parse_iteration_id
 from storage.lineage import is_stale, stale_iterations
@@ -96,6 +98,7 @@ def iteration(home: Path, iteration_id: str) -> Json:
         "seconds": _seconds(manifest),
         "policy": {"path": policy.get("model_path"), "sha256": policy.get("sha256")},
         "benchmarks": read_conditions(attempt),
+        "lmms_eval": lmms_eval.stored(attempt),
         "gates": [dataclasses.asdict(verdict) for verdict in verdicts_of(attempt)],
     }
 
@@ -143,6 +146,9 @@ def iteration_table(shape: Json) -> Any:
                 view.add_row(f"{part}.{name}", _cell(value) + _interval(name, shape["metrics"]))
     for name, conditions in shape["benchmarks"].items():
         view.add_row(f"benchmarks.{name}", condition_line(conditions))
+    for said in shape["lmms_eval"]:
+        for name, value in flat_figures(said).items():
+            view.add_row(name, f"{_cell(value)}, lmms-eval {said['lmms_eval']}")
     for name, facts in shape["tables"].items():
         view.add_row(f"tables.{name}", f"{facts['rows']} rows, {facts['content_sha256'][:16]}")
     for verdict in shape["gates"]:

@@ -55,7 +55,7 @@ def test_show_tells_all_of_an_iteration(csr: Csr, home: Path) -> None:
     assert shape.keys() == {
         "iteration_id", "attempt", "num_attempts", "current", "rerun_of", "status", "metrics",
         "counts", "tables", "seconds", "policy", "gates",
-        "benchmarks",
+        "benchmarks", "lmms_eval",
     }  # fmt: skip
     counts = shape["counts"]
     assert counts["prompts"] == 6 == counts["pairs"] + sum(counts["skipped"].values())
