@@ -51,6 +51,10 @@ class PairedTest:
     p_value: float
     """Two-sided, of no difference."""
     method: TestMethod
+    mcnemar_p_value: float | None
+    """McNemar's, prompt by prompt, where each is right or wrong, as papers report it. It takes what
+    is asked of one image for independent; None where responses have more than a yes or a no.
+    """
     num_prompts: int
     num_images: int
 
@@ -157,7 +161,8 @@ def _paired(name: str, before: Sequence[Outcome], after: Sequence[Outcome]) -> P
     if old.num_images > 1:
         bounds = _bca(old.num_images, lambda rows: new.value(rows) - old.value(rows))
     exact = old.is_share and new.is_share
-    p_value = _mcnemar(old, new) if exact else _permutation(old, new)
+    mcnemar = _mcnemar(before, after) if _yes_or_no([*before, *after]) else None
+    p_value = mcnemar if exact and mcnemar is not None else _permutation(old, new)
     return PairedTest(
         metric=name,
         before=old.whole(),
@@ -167,17 +172,19 @@ def _paired(name: str, before: Sequence[Outcome], after: Sequence[Outcome]) -> P
         ci_high=bounds[1] if bounds else None,
         p_value=p_value,
         method="mcnemar" if exact else "permutation",
+        mcnemar_p_value=mcnemar,
         num_prompts=len(before),
         num_images=old.num_images,
     )
 
 
-def _mcnemar(old: _Figure, new: _Figure) -> float:
+def _mcnemar(before: Sequence[Outcome], after: Sequence[Outcome]) -> float:
     """Exact: of the prompts on which the two differ, each side is likelier by chance alone."""
     from scipy.stats import binomtest
 
-    gained = int(((new.top - old.top) > 0).sum())
-    lost = int(((new.top - old.top) < 0).sum())
+    was = {(outcome.prompt_id, outcome.stratum): outcome.numerator for outcome in before}
+    changes = [outcome.numerator - was[outcome.prompt_id, outcome.stratum] for outcome in after]
+    gained, lost = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 

@@ -108,6 +108,27 @@ def test_mcnemar_counts_the_images_on_which_two_differ() -> None:
     assert test.ci_low < -0.25 < test.ci_high
 
 
+def test_questions_about_one_image_are_swapped_together_and_mcnemar_stands_beside() -> None:
+    """Two images, five questions each; on both images all five became right."""
+
+    def answers(right: int) -> list[Outcome]:
+        return [
+            outcome
+            for image in ("a", "b")
+            for n in range(5)
+            for outcome in outcomes_of(
+                f"{image}{n}", image, [("pope_accuracy", right, 1)], "random"
+            )
+        ]
+
+    (test,) = paired_tests(answers(0), answers(1))
+    assert test.method == "permutation"
+    assert test.p_value == pytest.approx(2 / 4)  # of the 2^2 swaps two reach |1|
+    assert test.mcnemar_p_value == pytest.approx(2 / 2**10)  # ten independent questions
+    (ratio,) = paired_tests(ratios([(1, 4)] * 3), ratios([(1, 4)] * 3))
+    assert ratio.mcnemar_p_value is None
+
+
 def test_a_ratio_is_tested_by_swapping_images() -> None:
     # Four images, each 2 of 4 before and 1 of 4 after: of the 2^4 = 16 swaps two reach |-.25|.
     (test,) = paired_tests(ratios([(2, 4)] * 4), ratios([(1, 4)] * 4))

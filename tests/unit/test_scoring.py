@@ -8,7 +8,9 @@ import yaml
 
 from csr.errors import DataError
 from csr.response_files import read_responses
+from tests.amber_files import write_amber
 from tests.coco_files import CAPTIONS, write_coco
+from tests.pope_files import write_pope
 from tests.scripted_run import Csr, write_recipe
 
 
@@ -127,3 +129,31 @@ def test_mistakes_of_the_command_are_explained(csr: Csr, coco: Path, tmp_path: P
         answer = csr("score", coco / "captions.json", *arguments)
         assert (answer.status, answer.out) == (2, "")
         assert message in answer.err
+
+
+def test_what_a_run_exports_is_scored_alike(csr: Csr, tmp_path: Path) -> None:
+    """Benchmarks in their official files, through a whole evaluation and back from its files."""
+    annotations = write_coco(tmp_path)
+    amber = write_amber(tmp_path / "amber")
+    pope = write_pope(tmp_path / "pope")
+    settings = {
+        "coco_chair": {"annotations": str(annotations), "images": str(tmp_path / "images")},
+        "pope": {"prompts": str(pope), "images": str(pope)},
+        "amber": amber.model_dump(include={"annotations", "queries", "images"}),
+    }
+    evaluation = [{"name": name, **each} for name, each in settings.items()]
+    recipe = write_recipe(tmp_path / "data", num_iterations=0, evaluation=evaluation)
+    home = tmp_path / "home"
+    done = csr("run", recipe, "--home", home, "--run-id", "mine")
+    assert done.status == 0, done.err
+    shown = csr("show", "mine/00", "--home", home, "--json").json()
+    for name in settings:
+        file = home / f"mine/iterations/00/attempts/1/evaluation/{name}.responses.json"
+        scored = csr("score", file, "--benchmark", name, "--recipe", recipe, "--json").json()
+        figures = scored["metrics"]
+        assert len(figures) > 8
+        assert {key: shown["metrics"][key] for key in figures} == pytest.approx(figures)
+        kept = shown["benchmarks"][name]["settings"]
+        assert scored["conditions"]["settings"] == kept
+    assert shown["benchmarks"]["coco_chair"]["prompt"] == "Please describe this image in detail."
+    assert shown["benchmarks"]["pope"]["num_prompts"] == 12
