@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from csr.errors import CSRError, RunFailed, VerdictsWanted
-from flows import cli_export, cli_look, cli_plan, cli_review, cli_track
+from flows import cli_export, cli_lmms, cli_look, cli_plan, cli_review, cli_score, cli_track
 from flows.cli_options import Common, RecipeOptions, answer, print_json, print_table, say
 from flows.shipped import DEMO_RECIPE, recipe_path
 from flows.stage_names import StageName
@@ -37,6 +37,8 @@ app.command(cli_plan.app, name="*")
 app.command(cli_review.app, name="*")
 app.command(cli_export.app, name="*")
 app.command(cli_track.app, name="*")
+app.command(cli_score.app, name="*")
+app.command(cli_lmms.app, name="*")
 
 
 @app.command

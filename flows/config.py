@@ -183,6 +183,9 @@ class Recipe(ComponentConfig):
                 f"evaluation names {repeated[0]!r} twice, and the figures of one would overwrite "
                 "those of the other. Keep one, or put the questions into one file."
             )
+        figures = [getattr(choice.module, "FIGURES", choice.name) for choice in self.evaluation]
+        if len(set(figures)) < len(figures):
+            raise ValueError(f"of {', '.join(names)} two report figures of one name. Keep one.")
         return self
 
     def _check_source(self, source: PreferenceSource) -> None:

@@ -248,6 +248,22 @@ GENERATIONS = Table(
     ),
 )
 
+OUTCOMES = Table(
+    "outcomes",
+    1,
+    ("iteration", "benchmark", "metric", "stratum", "prompt_id"),
+    (
+        _ITERATION,
+        Column("benchmark", STRING, "", "name of the benchmark that asked"),
+        _PROMPT_ID,
+        Column("image", STRING, "", "which image: what is asked of one is not independent"),
+        Column("metric", STRING, "", "the figure that this response is a part of"),
+        Column("stratum", STRING, "", "part of the benchmark; figures are means over strata"),
+        Column("numerator", REAL, "by metric", "the response's part in the figure's numerator"),
+        Column("denominator", REAL, "by metric", "its part in the figure's denominator"),
+    ),
+)
+
 QUARANTINE = Table(
     "quarantine",
     2,
@@ -271,6 +287,7 @@ TABLES = {
         PAIRS,
         DEMONSTRATIONS,
         GENERATIONS,
+        OUTCOMES,
         QUARANTINE,
     )
 }
