@@ -17,6 +17,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 308, 12, 160
 NUM_BINS = 24
 MAX_POINTS = 300
 """More points of one line than this cannot be told apart at the plot's size."""
+MAX_TABLE_ROWS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class Series:
     label: str
     points: Sequence[tuple[float, float]]
     errors: Sequence[float] = ()
-    """Standard error of each y, drawn as a bar of one each way; empty for none."""
+    """Half the width of each y's interval, drawn as a bar each way and a band; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class DrawnSeries:
     path: str
     points: tuple[tuple[float, float], ...] = ()
     error_path: str = ""
+    band_path: str = ""
+    """The outline of the area between the ends of the intervals, where every point has one."""
     mean_at: float | None = None
     """x of a mean's mark, for histograms."""
 
@@ -64,6 +67,10 @@ class Chart:
     y_ticks: tuple[Tick, ...]
     summary: str
     """What a reader who cannot see the plot should know."""
+    columns: tuple[str, ...] = ()
+    """Head of `rows`: x, then the series."""
+    rows: tuple[tuple[str, ...], ...] = ()
+    """The plot as a table, for who cannot see it; every so many points where they are many."""
 
 
 def line_chart(
@@ -104,6 +111,8 @@ def line_chart(
         x_ticks=tuple(Tick(x_scale(x), tick_text(x)) for x in x_ticks),
         y_ticks=tuple(Tick(y_scale(y), tick_text(y)) for y in y_ticks),
         summary=f"{title}. " + " ".join(_describe(each) for each in cleaned),
+        columns=(x_label, *(each.label or "value" for each in cleaned)),
+        rows=_line_rows(cleaned),
     )
 
 
@@ -135,6 +144,8 @@ def histogram(title: str, groups: Sequence[tuple[str, Sequence[float]]]) -> Char
         x_ticks=tuple(Tick(x_scale(x), tick_text(x)) for x in nice_ticks(low, high)),
         y_ticks=tuple(Tick(y_scale(y), tick_text(y)) for y in y_ticks),
         summary=" ".join([f"{title}.", *described]),
+        columns=("from", "to", *(label for label, _ in finite)),
+        rows=_bin_rows(counts, low, high),
     )
 
 
@@ -183,9 +194,11 @@ def nice_ticks(
 
 
 def tick_text(value: float) -> str:
-    """Four significant digits at most, without trailing zeros: 0.05, 12.5, 1500."""
+    """Four significant digits at most, without trailing zeros: 0.05, 12.5, 1500, 1.5e-04."""
     if abs(value) < 1e-12:
         return "0"
+    if abs(value) < 0.001:
+        return f"{value:.2g}" if "e" in f"{value:.2g}" else f"{value:.1e}".replace(".0e", "e")
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
@@ -232,7 +245,44 @@ def _draw_line(series: Series, x_scale: _Scale, y_scale: _Scale) -> DrawnSeries:
         if error > 0
     ]
     path = "M" + "L".join(f"{x} {y}" for x, y in points)
-    return DrawnSeries(label=series.label, path=path, points=points, error_path="".join(bars))
+    return DrawnSeries(
+        label=series.label,
+        path=path,
+        points=points,
+        error_path="".join(bars),
+        band_path=_band(series, x_scale, y_scale) if len(bars) == len(points) > 1 else "",
+    )
+
+
+def _band(series: Series, x_scale: _Scale, y_scale: _Scale) -> str:
+    """Along the upper ends, back along the lower ones."""
+    ends = list(zip(series.points, series.errors, strict=True))
+    upper = [f"{x_scale(x)} {max(y_scale(y + error), TOP)}" for (x, y), error in ends]
+    lower = [f"{x_scale(x)} {min(y_scale(y - error), BOTTOM)}" for (x, y), error in ends]
+    return "M" + "L".join(upper + lower[::-1]) + "Z"
+
+
+def _line_rows(series: Sequence[Series]) -> tuple[tuple[str, ...], ...]:
+    """One row an x, `MAX_TABLE_ROWS` at most; a dash where a line has no point."""
+    written: list[dict[float, str]] = []
+    for each in series:
+        texts = {}
+        for (x, y), error in zip(each.points, each.errors, strict=True):
+            texts[x] = f"{tick_text(y)} ± {tick_text(error)}" if error else tick_text(y)
+        written.append(texts)
+    xs = sorted({x for texts in written for x in texts})
+    every = -(-len(xs) // MAX_TABLE_ROWS)
+    return tuple((tick_text(x), *(texts.get(x, "–") for texts in written)) for x in xs[::every])
+
+
+def _bin_rows(
+    counts: Sequence[Sequence[int]], low: float, high: float
+) -> tuple[tuple[str, ...], ...]:
+    width = (high - low) / len(counts[0])
+    return tuple(
+        (tick_text(low + n * width), tick_text(low + (n + 1) * width), *(str(c[n]) for c in counts))
+        for n in range(len(counts[0]))
+    )
 
 
 def _steps(counts: Sequence[int], y_scale: _Scale) -> str:
