@@ -74,11 +74,11 @@ def read_rows(
         with _damage_told(file):
             source = pq.ParquetFile(file, page_checksum_verification=True)
             _check_schema(file, source.schema_arrow, TABLES[name])
-            table = source.read(columns=list(columns))
+            table = source.read(columns=[*dict.fromkeys(["prompt_id", *columns])])
             if prompt_ids is not None:
                 wanted = pa.array(sorted(prompt_ids), pa.string())
                 table = table.filter(pc.is_in(table["prompt_id"], value_set=wanted))
-            rows += table.to_pylist()
+            rows += table.select(list(columns)).to_pylist()
     return rows
 
 

@@ -281,9 +281,7 @@ def test_hostile_text_is_shown_and_not_obeyed(data: ReportData, text: str) -> No
         outcome=text, prompt_id=text, prompt=text, image_path=picture,
         answers=[ReportAnswer(iteration=0, text=text), ReportAnswer(iteration=1, text=text)],
     )  # fmt: skip
-    comparison = ReportComparison(
-        benchmark=text, num_images=1, outcomes={text: 1}, cases=[case]
-    )
+    comparison = ReportComparison(benchmark=text, num_images=1, outcomes={text: 1}, cases=[case])
     pages = [
         Page(
             render_report(
@@ -360,19 +358,17 @@ def test_a_tree_is_drawn_and_told(data: ReportData) -> None:
         rewards={"chosen": 1.25, "rejected": -2.0},
     )  # fmt: skip
     page = Page(
-        render_report(
-            replace(data, iterations=[base, replace(first, trees=[tree], num_trees=128)])
-        )
+        render_report(replace(data, iterations=[base, replace(first, trees=[tree], num_trees=128)]))
     )
-    text = " ".join(page.text.split())
+    text = " ".join(page.text.split()).replace("\N{MINUS SIGN}", "-")
     for shown in (
         "1 of 128 trees",
         "csr trace tiny-4f2a PROMPT_ID --iteration 1",
-        "p1 6 sentences, 2 kept; chosen +1.25 against rejected −2.00",
-        "+1.25 A red circle. ✓ chosen likelihood −0.50 → +0.75 redundancy 0.12 path so far +1.25",
+        "p1 6 sentences, 2 kept; chosen +1.25 against rejected -2.00",
+        "+1.25 A red circle. ✓ chosen likelihood -0.50 → +0.75 redundancy 0.12 path so far +1.25",
         "3 more pruned below it, not shown",
         "end the response ends; its path has +1.25 ✓ chosen",
-        "−2.00 A dog. pruned likelihood",
+        "-2.00 A dog. pruned likelihood",
         "3 pruned sentences are left out of this large tree",
     ):
         assert shown in text, shown
@@ -395,7 +391,9 @@ def contrast(one: str, other: str) -> float:
     def luminance(colour: str) -> float:
         digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
         parts = [int(digits[n : n + 2], 16) / 255 for n in (0, 2, 4)]
-        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        red, green, blue = (
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts
+        )
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     darker, lighter = sorted((luminance(one), luminance(other)))
@@ -486,7 +484,7 @@ def test_a_failed_iteration_shows_dashes_not_zeros(data: ReportData) -> None:
             render_report(replace(data, iterations=[base, replace(first, metrics={})]))
         ).text.split()
     )
-    assert "0.292 ± 0.023 – –" in text
+    assert "0.292 ± 0.045 – –" in text
     assert "against base" not in text
 
 
