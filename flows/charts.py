@@ -26,8 +26,8 @@ class Series:
 
     label: str
     points: Sequence[tuple[float, float]]
-    errors: Sequence[float] = ()
-    """Half the width of each y's interval, drawn as a bar each way and a band; empty for none."""
+    intervals: Sequence[tuple[float, float] | None] = ()
+    """Ends of each y's interval, drawn as a bar and a band; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,9 @@ def line_chart(
     if not cleaned:
         return None
     xs = [x for each in cleaned for x, _ in each.points]
-    lows = [y - e for each in cleaned for (_, y), e in zip(each.points, each.errors, strict=True)]
-    highs = [y + e for each in cleaned for (_, y), e in zip(each.points, each.errors, strict=True)]
-    y_low, y_high = min(lows), max(highs)
+    reached = [y for each in cleaned for _, y in each.points]
+    reached += [end for each in cleaned for ends in each.intervals if ends for end in ends]
+    y_low, y_high = min(reached), max(reached)
     if from_zero:
         y_low = min(0.0, *(y for each in cleaned for _, y in each.points))
         y_high = 1.0 if y_low == y_high == 0 else y_high  # nothing but zeros lies on the axis
@@ -219,11 +219,11 @@ class _Scale:
 
 
 def _finite(series: Series) -> Series:
-    """Finite points only, thinned to `MAX_POINTS`; an error for each of them."""
-    errors = series.errors or [0.0] * len(series.points)
+    """Finite points only, thinned to `MAX_POINTS`; each with an interval or None."""
+    intervals = series.intervals or [None] * len(series.points)
     kept = [
-        (point, error if math.isfinite(error) else 0.0)
-        for point, error in zip(series.points, errors, strict=True)
+        (point, ends if ends and all(map(math.isfinite, ends)) and ends[0] < ends[1] else None)
+        for point, ends in zip(series.points, intervals, strict=True)
         if all(map(math.isfinite, point))
     ]
     every = -(-len(kept) // MAX_POINTS) or 1
@@ -233,33 +233,25 @@ def _finite(series: Series) -> Series:
     return Series(
         label=series.label,
         points=[point for point, _ in thinned],
-        errors=[error for _, error in thinned],
+        intervals=[ends for _, ends in thinned],
     )
 
 
 def _draw_line(series: Series, x_scale: _Scale, y_scale: _Scale) -> DrawnSeries:
     points = tuple((x_scale(x), y_scale(y)) for x, y in series.points)
-    bars = [
-        f"M{x_scale(x)} {min(y_scale(y - error), BOTTOM)}V{max(y_scale(y + error), TOP)}"
-        for (x, y), error in zip(series.points, series.errors, strict=True)
-        if error > 0
+    ends = [
+        (x_scale(x), min(y_scale(low_high[0]), BOTTOM), max(y_scale(low_high[1]), TOP))
+        for (x, _), low_high in zip(series.points, series.intervals, strict=True)
+        if low_high
     ]
-    path = "M" + "L".join(f"{x} {y}" for x, y in points)
+    band = [f"{x} {top}" for x, _, top in ends] + [f"{x} {low}" for x, low, _ in reversed(ends)]
     return DrawnSeries(
         label=series.label,
-        path=path,
+        path="M" + "L".join(f"{x} {y}" for x, y in points),
         points=points,
-        error_path="".join(bars),
-        band_path=_band(series, x_scale, y_scale) if len(bars) == len(points) > 1 else "",
+        error_path="".join(f"M{x} {low}V{top}" for x, low, top in ends),
+        band_path=f"M{'L'.join(band)}Z" if len(ends) == len(points) > 1 else "",
     )
-
-
-def _band(series: Series, x_scale: _Scale, y_scale: _Scale) -> str:
-    """Along the upper ends, back along the lower ones."""
-    ends = list(zip(series.points, series.errors, strict=True))
-    upper = [f"{x_scale(x)} {max(y_scale(y + error), TOP)}" for (x, y), error in ends]
-    lower = [f"{x_scale(x)} {min(y_scale(y - error), BOTTOM)}" for (x, y), error in ends]
-    return "M" + "L".join(upper + lower[::-1]) + "Z"
 
 
 def _line_rows(series: Sequence[Series]) -> tuple[tuple[str, ...], ...]:
@@ -267,8 +259,8 @@ def _line_rows(series: Sequence[Series]) -> tuple[tuple[str, ...], ...]:
     written: list[dict[float, str]] = []
     for each in series:
         texts = {}
-        for (x, y), error in zip(each.points, each.errors, strict=True):
-            texts[x] = f"{tick_text(y)} ± {tick_text(error)}" if error else tick_text(y)
+        for (x, y), ends in zip(each.points, each.intervals, strict=True):
+            texts[x] = tick_text(y) + (f" [{', '.join(map(tick_text, ends))}]" if ends else "")
         written.append(texts)
     xs = sorted({x for texts in written for x in texts})
     every = -(-len(xs) // MAX_TABLE_ROWS)

@@ -83,6 +83,7 @@ def _templates() -> Any:
     environment.filters = environment.filters | {
         "figure": figures.format_figure,
         "change": figures.format_change,
+        "interval": figures.format_interval,
         "measured": figures.format_measured,
         "reward": figures.format_reward,
         "parts": reward_parts,

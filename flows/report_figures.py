@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.charts import Chart, Series, histogram, line_chart
@@ -13,13 +13,31 @@ from flows.report_data import ReportData, ReportIteration
 TOGETHER = ("chair_s", "recall", "mean_response_sentences")
 """Shown beside each other wherever one of them is: who says less hallucinates less."""
 
+_COMPANIONS = ("_se", "_ci_low", "_ci_high")
+"""Behind a figure's name: what only says how far it may lie from the true one."""
+
 _Z_95 = 1.959964
 """Standard errors each way that hold 95 % of a normal distribution."""
 
 
-def half_width_95(standard_error: float | None) -> float | None:
-    """Half the width of a 95 % interval; None where the error is not known."""
-    return None if standard_error is None else _Z_95 * standard_error
+def interval_95(metrics: Mapping[str, float], name: str) -> tuple[float, float] | None:
+    """The ends of the figure's 95 % interval; None where nothing is known of its error.
+
+    Those that the evaluation stored as `<name>_ci_low` and `<name>_ci_high`, else what a normal
+    distribution makes of `<name>_se`.
+    """
+    low, high = metrics.get(f"{name}_ci_low"), metrics.get(f"{name}_ci_high")
+    if low is not None and high is not None:
+        return low, high
+    value, error = metrics.get(name), metrics.get(f"{name}_se")
+    if value is None or error is None:
+        return None
+    return value - _Z_95 * error, value + _Z_95 * error
+
+
+def format_interval(ends: tuple[float, float]) -> str:
+    """E.g. "[0.248, 0.337]"."""
+    return f"[{format_figure(ends[0])}, {format_figure(ends[1])}]"
 
 
 def format_figure(value: float | None, name: str = "") -> str:
@@ -57,7 +75,9 @@ def metric_groups(data: ReportData) -> list[tuple[str, list[dict[str, Any]]]]:
     """Group title -> table rows: known metrics in their order, then whatever else there is."""
     measured = dict.fromkeys(name for it in data.iterations for name in it.metrics)
     known = {metric.name: metric for group in METRICS.values() for metric in group}
-    others = [Metric(name) for name in measured if name not in known and not name.endswith("_se")]
+    others = [
+        Metric(name) for name in measured if name not in known and not name.endswith(_COMPANIONS)
+    ]
     groups = {**METRICS, "Other figures": others}
     rows = {
         title: [_metric_row(metric, data) for metric in group if metric.name in measured]
@@ -71,7 +91,7 @@ def _metric_row(metric: Metric, data: ReportData) -> dict[str, Any]:
     return {
         "metric": metric,
         "figures": [it.metrics.get(name) for it in data.iterations],
-        "errors": [half_width_95(it.metrics.get(f"{name}_se")) for it in data.iterations],
+        "intervals": [interval_95(it.metrics, name) for it in data.iterations],
     }
 
 
@@ -91,7 +111,7 @@ def metric_chart(metric: Metric, data: ReportData) -> Chart | None:
     series = Series(
         label="",
         points=[(it.iteration, it.metrics[metric.name]) for it in measured],
-        errors=[half_width_95(it.metrics.get(f"{metric.name}_se")) or 0.0 for it in measured],
+        intervals=[interval_95(it.metrics, metric.name) for it in measured],
     )
     return line_chart(
         metric.title,
@@ -151,7 +171,7 @@ def tiles(data: ReportData) -> list[dict[str, Any]]:
             "metric": known[name],
             "first": first.metrics.get(name) if first is not last else None,
             "last": last.metrics[name],
-            "error": half_width_95(last.metrics.get(f"{name}_se")),
+            "interval": interval_95(last.metrics, name),
             "chart": metric_chart(known[name], data),
         }
         for name in TOGETHER

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from csr.errors import DataError
 from csr.protocols import Json
 from csr.records import Record, prompt_id, read_entries
@@ -107,7 +109,10 @@ def _world_scenes(config: Json) -> dict[str, Known]:
     from csr.world.dataset import training_facts, vocabulary
     from csr.world.settings import Config, world_name
 
-    world = Config.model_validate(config["world"])
+    try:
+        world = Config.model_validate(config["world"])
+    except ValidationError:  # of another release, whose worlds this one does not draw
+        return {}
     images = Path(config["data"]["images"])
     if images.parts[-3:] != (world_name(world), "data", "images"):
         return {}

@@ -26,7 +26,7 @@ from flows.report_data import (
     ReportStage,
     ReportTree,
 )
-from flows.report_figures import format_change, format_figure
+from flows.report_figures import format_change, format_figure, interval_95
 from flows.reporting import some_of_each_kind
 from flows.thumbnails import thumbnail_uri
 from flows.tree_view import TreeNode
@@ -163,8 +163,8 @@ def test_every_number_is_on_the_page(data: ReportData) -> None:
     text = " ".join(Page(render_report(data)).text.split())
     for shown in (
         "tiny-4f2a", "Seed 11", "trl 1.16.0", "Started 2026-01-02", "at most 64 tokens",
-        "0.292 ± 0.045", "0.182 ± 0.038", "-0.110",  # chair_s, 1.96 standard errors, its change
-        "0.292 → 0.182 ± 0.038",  # above all, beside recall and length
+        "0.292 [0.248, 0.337]", "0.182 [0.144, 0.220]", "-0.110",  # chair_s and its change
+        "0.292 → 0.182 [0.144, 0.220]",  # above all, beside recall and length
         "0.972", "0.968", "3.200", "3.075", "400", "my_own_figure 0.123",
         "119 pairs from 128 prompts",
         "duplicate_sibling 42", "small_margin 9",  # shards added up
@@ -198,6 +198,16 @@ def test_the_page_is_well_formed_and_accessible(data: ReportData) -> None:
     assert targets == {"#" + section["id"] for section in page.all("section")}
     assert [len(page.all(tag)) for tag in ("header", "nav", "main", "footer")] == [1, 1, 1, 1]
     assert "width=device-width" in str(page.all("meta"))
+
+
+def test_intervals_are_those_of_the_evaluation_or_of_the_standard_error() -> None:
+    assert interval_95({"recall": 0.5, "recall_se": 0.1}, "recall") == pytest.approx(
+        (0.304, 0.696), abs=5e-4
+    )
+    measured = {"recall": 0.5, "recall_se": 0.1, "recall_ci_low": 0.25, "recall_ci_high": 0.625}
+    assert interval_95(measured, "recall") == (0.25, 0.625)
+    assert interval_95({"recall": 0.5}, "recall") is None
+    assert interval_95({}, "recall") is None
 
 
 def test_plots_are_drawn(data: ReportData) -> None:
@@ -484,7 +494,7 @@ def test_a_failed_iteration_shows_dashes_not_zeros(data: ReportData) -> None:
             render_report(replace(data, iterations=[base, replace(first, metrics={})]))
         ).text.split()
     )
-    assert "0.292 ± 0.045 – –" in text
+    assert "0.292 [0.248, 0.337] – –" in text
     assert "against base" not in text
 
 

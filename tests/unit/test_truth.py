@@ -90,3 +90,5 @@ def test_the_embedded_world_knows_its_training_images(tmp_path: Path) -> None:
     assert truth.of(str(data / "images" / f"{held_out}.png")) is None
     other = config | {"data": {"images": str(tmp_path / "mine" / "data" / "images")}}
     assert truth_of(other).by_image == {}
+    strange = config | {"world": {"of": "another release"}}
+    assert truth_of(strange).by_image == {}
