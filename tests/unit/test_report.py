@@ -536,6 +536,14 @@ def test_thumbnails_are_small_and_keep_small_images_exact(tmp_path: Path) -> Non
     assert small.startswith("data:image/png;base64,")
 
 
+@pytest.mark.parametrize("name", ["gone.png", ".", "/dev/zero", "\0", "text.png"])
+def test_what_is_no_image_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    uri, problem = thumbnail_uri(str(tmp_path / name))
+    assert uri == ""
+    assert problem.startswith("image ")
+
+
 def test_importing_the_report_is_instant() -> None:
     code = (
         "import sys, flows.report; "
