@@ -100,9 +100,10 @@ def trace(
     iteration
         Which iteration's tree; by default the latest in which the prompt was sampled.
     """
-    from flows import tracing
+    from flows import trace_view, tracing
 
-    return answer(tracing.trace(common.home, run_id, prompt_id, iteration), tracing.tree, common)
+    shape = tracing.trace(common.home, run_id, prompt_id, iteration)
+    return answer(shape, trace_view.tree, common)
 
 
 @app.command
