@@ -104,7 +104,7 @@ def show(iteration_id: IterationId, /, *, common: Common = Common()) -> int:
     sort_key=3,
     help_epilogue=examples(
         "csr trace tiny-2b8a 7",
-        "csr trace tiny-2b8a 7 --iteration 1",
+        "csr trace tiny-2b8a 7 --iteration 2",
     ),
 )
 def trace(
@@ -115,7 +115,7 @@ def trace(
     iteration: int | None = None,
     common: Common = Common(),
 ) -> int:
-    """Follow one prompt: its tree, its responses and its preference pair.
+    """Follow one prompt: its tree, responses and preference pair.
 
     Parameters
     ----------

@@ -53,8 +53,8 @@ class PlanOptions:
     group=START,
     sort_key=4,
     help_epilogue=examples(
-        "csr plan recipes/csr_llava15_7b.yaml",
-        "csr plan recipes/own_data.yaml --gpu A100 --num-prompts 5000",
+        "csr plan recipes/csr_llava15_7b.yaml --model-geometry llava-1.5-7b",
+        "csr plan recipes/own_data.yaml --gpu A100 --set policy.model=/path/to/a/model",
         "csr plan recipes/tiny.yaml --gpu CPU --json",
     ),
 )
