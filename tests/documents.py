@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Command:
 
 def blocks(page: Path) -> list[Block]:
     found = FENCE.findall(page.read_text(encoding="utf-8"))
-    return [Block(page.name, language, text) for _, language, text in found]
+    return [Block(page.name, language, textwrap.dedent(text)) for _, language, text in found]
 
 
 def commands_of(block: Block) -> list[Command]:
