@@ -97,11 +97,10 @@ def test_sql_finds_rows(block: Block, place: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("block", written_in("python"), ids=name)
 def test_python_is_python_of_packages_that_are_there(block: Block) -> None:
     tree = ast.parse(block.text)
-    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    assigned = {
-        n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-    }
-    used = {a.value.id for a in attributes if isinstance(a.value, ast.Name)} - assigned
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    assigned = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    owners = [node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    used = {owner.id for owner in owners if isinstance(owner, ast.Name)} - assigned
     assert used
     assert [module for module in used if importlib.util.find_spec(module) is None] == []
 
