@@ -35,7 +35,11 @@ add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_class_signature = "separated"
-autodoc_default_options = {"members": True, "undoc-members": True, "exclude-members": "__init__"}
+autodoc_default_options = {
+    "members": True,
+    "undoc-members": True,
+    "exclude-members": "__init__, __new__",
+}
 
 
 def write_reference(app: Any) -> None:

@@ -25,7 +25,8 @@ Shell = Literal["bash", "zsh", "fish"]
 def completion(shell: Shell | None = None, /, *, install: Flag = False) -> int:
     """Print the script by which a shell completes this command.
 
-    Commands, options, runs and iterations are completed at the Tab key.
+    Commands, options, runs and iterations are completed at the Tab key. zsh completes where
+    `.zshrc` runs `compinit`; a file of your own must be named `_cyclopts_csr` there.
 
     Parameters
     ----------

@@ -106,7 +106,7 @@ def _fields(model: type[BaseModel], place: str, indent: str = "") -> str:
     for name, field in model.model_fields.items():
         anchor = f"{place}.{name}".replace("_", "-").replace(".", "-")
         facts = ", ".join(filter(None, (_type(field), _default(field))))
-        lines.append(f'{indent}- <a id="{anchor}"></a>**`{name}`** ({facts})')
+        lines.append(f'{indent}- <a id="{anchor}"></a>**`{name}`** ({facts})\\')
         lines += [f"{indent}  {line}" for line in _told(name, field).splitlines()]
         inner = [m for m in _nested(field) if not _is_section(model, m)]
         if inner:
@@ -120,7 +120,7 @@ def _is_section(model: type[BaseModel], inner: type[BaseModel]) -> bool:
 
 def _told(name: str, field: FieldInfo) -> str:
     chosen = [m for m in models_of(field.annotation) if issubclass(m, Component)]
-    text = _markdown(field.description or "")
+    text = re.sub(r"\bNone\b", "null", _markdown(field.description or ""))
     if chosen:
         names = [m.__name__.rpartition(".")[2] for m in components(chosen[0].package)]
         first = next(n for n, choice in _kinds()[0] if choice.package == chosen[0].package)

@@ -1,6 +1,8 @@
 """What a shell offers at the Tab key, asked of the shells themselves."""
 
 import os
+import pty
+import select
 import shutil
 import subprocess
 import sys
@@ -42,13 +44,16 @@ def shell_home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_shell(folder: Path, *command: str, **variables: str) -> list[str]:
-    environment = {
+def variables_of(folder: Path) -> dict[str, str]:
+    return {
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "HOME": str(folder),
-        **variables,
     }
+
+
+def run_shell(folder: Path, *command: str, **variables: str) -> list[str]:
+    environment = variables_of(folder) | variables
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
@@ -99,12 +104,31 @@ def test_fish_completes_iterations(shell_home: Path) -> None:
     assert [answer.split("\t")[0] for answer in answers] == ["tiny-2b8a/01", "tiny-2b8a/02"]
 
 
-def test_zsh_reads_the_script(shell_home: Path) -> None:
+def test_zsh_completes_iterations_once_it_is_installed(shell_home: Path) -> None:
     if shutil.which("zsh") is None:
         pytest.skip("needs zsh")
-    (shell_home / "_csr").write_text(app.generate_completion(shell="zsh"))
-    ask = "fpath=($PWD $fpath); autoload -Uz compinit; compinit -u; print -r -- $_comps[csr]"
-    assert run_shell(shell_home, "zsh", "-fc", f"zsh -n _csr && {ask}") == ["_csr"]
+    (shell_home / ".zshrc").write_text("autoload -Uz compinit && compinit -u\n")
+    run_shell(shell_home, "csr", "completion", "zsh", "--install")
+    terminal, inside = pty.openpty()
+    environment = {**os.environ, **variables_of(shell_home), "TERM": "dumb"}
+    command = ["zsh", "-i"]
+    with subprocess.Popen(
+        command, stdin=inside, stdout=inside, stderr=inside, cwd=shell_home, env=environment
+    ) as zsh:
+        os.write(terminal, b"csr show ti\t")
+        seen = read_until(terminal, "tiny-2b8a/0")
+        zsh.kill()
+    os.close(inside)
+    os.close(terminal)
+    assert "tiny-2b8a/0" in seen
+
+
+def read_until(terminal: int, wanted: str, seconds: float = 30) -> str:
+    """What a terminal shows until that stands there, or nothing more comes."""
+    seen = ""
+    while wanted not in seen and select.select([terminal], [], [], seconds)[0]:
+        seen += os.read(terminal, 4096).decode(errors="replace")
+    return seen
 
 
 @pytest.mark.parametrize(

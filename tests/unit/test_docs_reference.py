@@ -13,7 +13,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 def test_every_page_is_in_the_navigation() -> None:
     index = (DOCS / "index.md").read_text()
-    listed = re.findall(r"^([\w/]+\.(?:md|rst))$", index, re.MULTILINE)
+    listed = re.findall(r"^(?:[^<\n]+<)?([\w/]+\.(?:md|rst))>?$", index, re.MULTILINE)
     written = {page.name for page in (*DOCS.glob("*.md"), *DOCS.glob("*.rst"))} - {"index.md"}
     assert {name for name in listed if "/" not in name} == written
     assert len(listed) == len(set(listed))
@@ -42,7 +42,7 @@ def test_the_recipe_page_has_every_setting() -> None:
 def test_a_setting_is_told_with_type_bounds_and_default() -> None:
     page = recipe_fields.page()
     anchor = '<a id="recipe-num-iterations"></a>'
-    assert f"- {anchor}**`num_iterations`** (whole number ≥ 0 and ≤ 99, default `3`)" in page
+    assert f"- {anchor}**`num_iterations`** (whole number ≥ 0 and ≤ 99, default `3`)\\\n" in page
     assert "**`stage_timeout_seconds`** (number > 0 or null, default null)" in page
     assert "**`isolation`** (`inline` or `process`, default `inline`)" in page
     assert "**`prompts`** (path or hub id, **required**)" in page
