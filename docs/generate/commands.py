@@ -33,4 +33,4 @@ def page() -> str:
 def _with_examples(section: str) -> str:
     """The section with the examples that end the command's help."""
     name = section.split()[2]
-    return f"{section.rstrip()}\n\n{app[name].help_epilogue}\n"
+    return f"{section.rstrip()}\n\n{app[name].help_epilogue or ''}\n"

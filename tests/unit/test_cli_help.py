@@ -25,10 +25,11 @@ def test_commands_stand_in_the_order_of_use(csr: Csr, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", verbs())
 def test_a_command_is_told_in_one_line_and_with_examples(name: str) -> None:
+    """`@app.command(group=..., sort_key=..., help_epilogue=examples(...))`, a short first line."""
     [summary, *_] = app[name].help.splitlines()
     assert len(summary) <= MAX_SUMMARY
     assert summary.endswith(".")
-    assert f"csr {name}" in app[name].help_epilogue.partition("**Examples**")[2]
+    assert f"csr {name}" in (app[name].help_epilogue or "").partition("**Examples**")[2]
 
 
 @pytest.mark.parametrize("name", verbs())
@@ -42,5 +43,5 @@ def test_help_fits_a_terminal_and_explains_every_parameter(
     arguments = app[name].assemble_argument_collection(parse_docstring=True)
     shown = [each for each in arguments if each.show]
     assert [a.name for a in shown if not (a.parameter.help or "").strip()] == []
-    for line in app[name].help_epilogue.splitlines():
+    for line in (app[name].help_epilogue or "").splitlines():
         assert len(line) <= 78

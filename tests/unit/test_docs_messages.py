@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from csr.skip_reasons import SkipReason
+from docs.generate import recipe_fields
 from docs.generate.messages import PACKAGES, ROOT, messages, texts
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 HEADER = "| the message says |"
+INTERNAL = {"CSR_OWN_SERVER", "CSR_VLLM_KEY"}
+"""Set by a run for its own children; an example of a name that users choose."""
 FILLED_IN = re.compile(r"\s*(?:…|\.\.\.|\([^)]*\)|\b[NMX]\b|\b\d+\b)\s*")
 """What a quotation leaves open: an ellipsis, a parenthesis, a letter that stands for a number."""
 
@@ -43,6 +47,22 @@ def test_quoted_messages_can_be_said(page: str, said: list[str]) -> None:
     quoted = quotations((DOCS / page).read_text())
     assert len(quoted) > 10
     assert [each for each in quoted if not is_said(each, said)] == []
+
+
+def test_every_reason_to_leave_something_out_is_explained() -> None:
+    page = (DOCS / "troubleshooting.md").read_text()
+    table = page.partition("| reason | what was left out |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(SkipReason)
+    settings = set(re.findall(r"`(?:source|sampler)\.([\w.]+)", table))
+    known = {name for model in recipe_fields.models() for name in model.model_fields}
+    assert {part for setting in settings for part in setting.split(".")} <= known
+
+
+def test_every_variable_of_ours_is_explained() -> None:
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    used = {name for f in files for name in re.findall(r"\bCSR_[A-Z_]+", f.read_text())}
+    table = (DOCS / "operations.md").read_text()
+    assert {name for name in used - INTERNAL if f"| `{name}` |" not in table} == set()
 
 
 def test_the_check_sees_a_message_that_nobody_says(said: list[str]) -> None:
