@@ -23,6 +23,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 # Links to headings work as they do where the code is hosted.
 myst_heading_anchors = 4
 
+smartquotes = False  # `--set` stays what it is
 html_theme = "furo"
 html_title = "CSR"
 html_copy_source = False

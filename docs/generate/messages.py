@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,9 @@ class Message:
 def messages() -> list[Message]:
     """All that is raised as one of our errors with a text of its own."""
     files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
-    return [message for file in files for message in _raised(file)]
+    trees = {str(file.relative_to(ROOT)): ast.parse(file.read_text("utf-8")) for file in files}
+    kinds = _kinds(trees.values())
+    return [message for file, tree in trees.items() for message in _raised(file, tree, kinds)]
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
@@ -63,12 +65,25 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _raised(file: Path) -> Iterator[Message]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+def _kinds(trees: Iterable[ast.AST]) -> dict[str, str]:
+    """Class -> the kind that it is one of. A validator's `ValueError` is told as `ConfigError`."""
+    kinds = {name: name for name in KINDS} | {"ValueError": "ConfigError"}
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                kinds |= {
+                    node.name: base for base in bases if base in KINDS and node.name not in KINDS
+                }
+    return kinds
+
+
+def _raised(file: str, tree: ast.AST, kinds: dict[str, str]) -> Iterator[Message]:
+    for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
-        if node.func.id in KINDS and node.args and (text := _text(node.args[0])):
-            yield Message(node.func.id, text, str(file.relative_to(ROOT)))
+        if node.func.id in kinds and node.args and (text := _text(node.args[0])):
+            yield Message(kinds[node.func.id], text, file)
 
 
 def _text(node: ast.expr) -> str:

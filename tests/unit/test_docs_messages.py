@@ -78,3 +78,7 @@ def test_the_page_of_messages_has_each_kind_with_its_text() -> None:
     [home] = [m for m in found if m.text.startswith("--home is empty")]
     assert (home.kind, home.file) == ("ConfigError", "flows/cli_options.py")
     assert any(m.text.startswith("there is no run … in ….") for m in found)
+    [preset] = [m for m in found if m.text.startswith("second_similarity and a reward.")]
+    assert preset.kind == "ConfigError"
+    [held] = [m for m in found if "the policy before it stays current" in m.text]
+    assert (held.kind, held.file) == ("RunFailed", "flows/launch.py")
