@@ -71,10 +71,9 @@ def _kinds(trees: Iterable[ast.AST]) -> dict[str, str]:
     for tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
-                bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-                kinds |= {
-                    node.name: base for base in bases if base in KINDS and node.name not in KINDS
-                }
+                for base in node.bases:
+                    if isinstance(base, ast.Name) and base.id in KINDS:
+                        kinds.setdefault(node.name, base.id)
     return kinds
 
 
