@@ -16,7 +16,7 @@ from pathlib import Path
 
 from csr.errors import RunFailed
 from flows import environment
-from flows.cli_serve import DEMO_RECIPE
+from flows.cli import DEMO_RECIPE
 
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "csr": (),

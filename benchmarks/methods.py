@@ -25,7 +25,7 @@ from csr.world.clip import ClipSettings
 from csr.world.parts import build_part
 from csr.world.settings import Config as WorldConfig
 from flows import environment
-from flows.cli_serve import DEMO_RECIPE
+from flows.cli import DEMO_RECIPE
 from rewards.settings import Config as RewardConfig
 
 RECIPES = DEMO_RECIPE.parent

@@ -32,7 +32,7 @@ from flows.cli_options import (
     print_table,
     say,
 )
-from flows.cli_serve import DEMO_RECIPE
+from flows.cli_serve import DEMO_RECIPE as DEMO_RECIPE
 from flows.stage_names import StageName
 
 if TYPE_CHECKING:

@@ -129,10 +129,10 @@ class Csr:
         return Answer(int(stop.value.code or 0), captured.out, captured.err)
 
 
-class Unheard:
+class Silent:
     """Stands in for capsys, which lives no longer than a test."""
 
-    def readouterr(self) -> Any:
+    def readouterr(self) -> Answer:
         return Answer(0, "", "")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from csr.errors import RunFailed
 from flows import environment
-from flows.cli_serve import DEMO_RECIPE
+from flows.cli import DEMO_RECIPE
 from flows.forms import RunRequest
 from flows.gating import verdicts_of
 from storage.run_store import RunStore

@@ -9,7 +9,7 @@ import pytest
 
 from flows.tracing import trace
 from storage.run_store import RunStore
-from tests.scripted_run import Answer, Csr, Unheard, write_recipe
+from tests.scripted_run import Answer, Csr, Silent, write_recipe
 
 RUN = "mine"
 
@@ -19,7 +19,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("cli")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        csr = Csr(monkeypatch, Unheard())  # type: ignore[arg-type]
+        csr = Csr(monkeypatch, Silent())  # type: ignore[arg-type]
         recipe = write_recipe(folder / "data")
         assert csr("run", recipe, "--home", folder / "home", "--run-id", RUN).status == 0
     return folder / "home"

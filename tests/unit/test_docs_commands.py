@@ -23,7 +23,7 @@ from tests.documents import (
     split,
     verbs,
 )
-from tests.scripted_run import Csr, Unheard, write_recipe
+from tests.scripted_run import Csr, Silent, write_recipe
 
 RUN = "tiny-2b8a"
 STANDS_FOR = {
@@ -68,7 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     (folder / "recipes").symlink_to(ROOT / "recipes")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        csr = Csr(monkeypatch, Unheard())  # type: ignore[arg-type]
+        csr = Csr(monkeypatch, Silent())  # type: ignore[arg-type]
         home = ("--home", folder / "runs")
         recipe = write_recipe(folder / "data", num_iterations=3)
         assert csr("run", recipe, "--run-id", RUN, *home).status == 0

@@ -15,7 +15,7 @@ from docs.generate import tables
 from flows.config import Recipe
 from flows.validation import faults_of
 from tests.documents import FENCE, PAGES, ROOT, Block, blocks
-from tests.scripted_run import Csr, Unheard, write_recipe
+from tests.scripted_run import Csr, Silent, write_recipe
 
 LANGUAGES = {"", "sh", "yaml", "json", "sql", "python", "text", "console", "{toctree}"}
 RUNS = ("tiny-2b8a", "own-data-6ddb")
@@ -78,7 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run that stands for each run of the pages."""
     folder = tmp_path_factory.mktemp("snippets")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        csr = Csr(monkeypatch, Unheard())  # type: ignore[arg-type]
+        csr = Csr(monkeypatch, Silent())  # type: ignore[arg-type]
         recipe = write_recipe(folder / "data")
         for run_id in RUNS[:1]:
             ran = csr("run", recipe, "--home", folder / "runs", "--run-id", run_id)
