@@ -25,7 +25,7 @@ def page() -> str:
     index = overview[overview.index("**First steps**") :]
     index = re.sub(r"\n+\* `(--help|--version).*", "", index)
     told = {section.split()[2]: section for section in sections}
-    order = re.findall(r"^\* \[`(\w+)`\]", index, flags=re.MULTILINE)
+    order = re.findall(r"^\* \[`([\w-]+)`\]", index, flags=re.MULTILINE)
     examples = [_with_examples(told[name]) for name in order]
     return "\n".join([INTRODUCTION, index.rstrip() + "\n", *examples])
 
