@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli_options import Common, answer
+from flows.cli_options import HAND_OVER, Common, Flag, IterationId, answer, examples
 from flows.exporting.request import ExportRequest, FormatName, ImagesMode, What
 
 app = App()
@@ -29,22 +28,31 @@ class ExportOptions:
     push: str | None = None
     """Repository on the hub, OWNER/NAME, to upload to as well, with the login of `hf auth login`
     or HF_TOKEN."""
-    private: Annotated[bool, Parameter(negative="")] = False
+    private: Flag = False
     """Make that repository private."""
-    overwrite: Annotated[bool, Parameter(negative="")] = False
+    overwrite: Flag = False
     """Replace an older export in the folder, and on the hub."""
 
 
-@app.command
+@app.command(
+    group=HAND_OVER,
+    sort_key=1,
+    help_epilogue=examples(
+        "csr export tiny-2b8a/02 --format trl --output pairs",
+        "csr export tiny-2b8a/02 --format model --output my-model",
+        "csr export tiny-2b8a/02 --format model --output my-model --push me/my-model --private",
+    ),
+)
 def export(
-    iteration_id: str,
+    iteration_id: IterationId,
+    /,
     *,
     format: FormatName,
     output: Path,
     how: ExportOptions = ExportOptions(),
     common: Common = Common(),
 ) -> int:
-    """Write an iteration's pairs for another trainer, or its policy, with a card; onto a hub too.
+    """Write an iteration's pairs or its policy, with a card; onto a hub too.
 
     Parameters
     ----------

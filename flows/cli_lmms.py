@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from flows.cli_options import Common, answer
+from flows.cli_options import WORK, Common, Flag, answer, examples
 
 app = App()
 
@@ -36,14 +36,21 @@ class LmmsOptions:
     """Samples of each task; by default all."""
     timeout_minutes: Minutes | None = None
     """When to end it; by default never."""
-    online: Annotated[bool, Parameter(negative="")] = False
+    online: Flag = False
     """Let it fetch data sets; by default it reads those in the cache."""
     output: Path | None = None
     """Folder for the results of a model; an iteration's are kept with it."""
 
 
-@app.command(name="lmms-eval")
-def lmms_eval(target: str, *, options: LmmsOptions, common: Common = Common()) -> int:
+@app.command(
+    name="lmms-eval",
+    group=WORK,
+    sort_key=7,
+    help_epilogue=examples(
+        "csr lmms-eval tiny-2b8a/02 --tasks pope --python ../lmms/bin/python",
+    ),
+)
+def lmms_eval(target: str, /, *, options: LmmsOptions, common: Common = Common()) -> int:
     """Evaluate a policy with lmms-eval, which runs in an environment of its own.
 
     Parameters

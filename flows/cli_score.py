@@ -7,21 +7,29 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli_options import Common, answer
+from flows.cli_options import WORK, Common, Flag, answer, examples
 
 app = App()
 
 
-@app.command
+@app.command(
+    group=WORK,
+    sort_key=6,
+    help_epilogue=examples(
+        "csr score captions.json --benchmark coco_chair --set annotations=coco/annotations",
+        "csr score answers.jsonl --benchmark pope --recipe recipes/own_data.yaml",
+    ),
+)
 def score(
     file: Path,
+    /,
     *,
     benchmark: str,
     recipe: Path | None = None,
     set: Annotated[tuple[str, ...], Parameter(consume_multiple=False, negative="")] = (),
     id_field: str | None = None,
     text_field: str | None = None,
-    partial: Annotated[bool, Parameter(negative="")] = False,
+    partial: Flag = False,
     output: Path | None = None,
     common: Common = Common(),
 ) -> int:
