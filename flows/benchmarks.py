@@ -13,8 +13,8 @@ from csr.protocols import Benchmark, GenerateSettings, Json, Sampler
 from csr.response_files import ReadsResponses
 from csr.types import PolicyRef, Prompt, StepRequest
 from csr.waves import wave_size
+from flows.choices import BenchmarkChoice
 from flows.conditions import conditions_of
-from flows.config import BenchmarkChoice
 from flows.context import IterationContext, StageOutcome, run_stage
 from flows.inputs import component_inputs, prompt_inputs
 from flows.progress import stage_progress
