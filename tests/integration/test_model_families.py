@@ -120,6 +120,9 @@ def write_recipe(folder: Path, name: str, sampler: dict[str, Any]) -> Path:
         "sampler": sampler,
         "source": {
             "name": "csr",
+            "num_candidates": 4,
+            "keep_top": 2,
+            "keep_bottom": 1,
             "max_steps": 2,
             "max_step_tokens": 12,
             "max_response_tokens": 24,
