@@ -12,7 +12,7 @@ from flows.exporting.markdown import indented, sections, shareable, table, warne
 from flows.exporting.subject import Subject, policies_to
 from flows.inert import as_code
 from flows.metric_names import METRICS
-from flows.report import format_change, format_figure
+from flows.report_figures import format_change, format_figure
 from storage.manifest import IterationManifest
 from storage.tables import read_table
 
