@@ -70,6 +70,13 @@ def choose(schema: pa.Schema, files: PromptFiles, where: str) -> Chosen:
             f"{where} has no column {shown(missing[0])}, only {told}. Say in data.columns which "
             "of them is the image and which is asked (input), or give a data.instruction."
         )
+    if twice := [
+        name for name in (names["image"], *found.values()) if schema.names.count(name) > 1
+    ]:
+        raise DataError(
+            f"{where} has several columns {shown(twice[0])}, and which is meant is unknown. Name "
+            "one of them otherwise."
+        )
     _check_image_type(schema.field(names["image"]).type, names["image"], where)
     return Chosen(names["image"], found, files.instruction)
 

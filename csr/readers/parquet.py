@@ -69,7 +69,7 @@ def _rows(
 ) -> Iterator[Row]:
     """The file's rows, of whose images only what is small is looked at."""
     small = _small_part(image_type, chosen.image)
-    columns = [*chosen.columns.values(), *small]
+    columns = list(dict.fromkeys([*chosen.columns.values(), *small]))
     start = 0
     with _faults(path), _opened(path) as file:
         num_rows = file.metadata.num_rows
@@ -78,7 +78,7 @@ def _rows(
             return
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
             at = {name: batch.column(name) for name in batch.schema.names}
-            image = at.pop(chosen.image) if small else None
+            image = at[chosen.image] if small else None
             for i in range(batch.num_rows):
                 cells = {name: column[i] for name, column in at.items()}
                 yield _row(path, start + i, cells, image and image[i], images)

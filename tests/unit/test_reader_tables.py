@@ -100,6 +100,24 @@ def test_columns_of_other_names_and_types(tmp_path: Path) -> None:
     ]
 
 
+def test_a_path_may_be_the_id_too(tmp_path: Path) -> None:
+    root = write_files(tmp_path / "images", samples(2))
+    pq.write_table(pa.table({"file": ["s0.png", "s1.png"]}), tmp_path / "a.parquet")
+    columns = {"image": "file", "id": "file"}
+    loaded = read(tmp_path / "a.parquet", images=str(root), columns=columns, instruction="Look.")
+    assert [(p.prompt_id, Path(p.image.uri).name) for p in loaded.prompts] == [
+        ("s0.png", "s0.png"),
+        ("s1.png", "s1.png"),
+    ]
+
+
+def test_a_column_that_stands_twice(tmp_path: Path) -> None:
+    table = pa.table([["a"], ["b"], ["c"]], names=["image", "input", "input"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="has several columns 'input'"):
+        read(tmp_path / "a.parquet", tmp_path)
+
+
 def test_an_instruction_for_captioned_images(tmp_path: Path) -> None:
     table = embedded(samples(2)).drop_columns(["input", "id"])
     pq.write_table(table, tmp_path / "a.parquet")

@@ -98,7 +98,6 @@ def test_trackio_has_every_point_once(trackio_folder: Path, tmp_path: Path) -> N
         return trackio_values(trackio_folder, run, metric)
 
     assert values("tiny-4f2a", "evaluate/chair_s") == [(1, 0.25), (2, 0.125)]
-    assert values("tiny-4f2a", "evaluate/recall") == [(1, 0.5)]
     assert values("tiny-4f2a-02.1-training", "train/loss") == [(1, 1.0), (2, 0.5), (4, 0.25)]
 
 
