@@ -13,10 +13,11 @@ from csr.protocols import Benchmark, GenerateSettings, Json, Sampler
 from csr.response_files import ReadsResponses
 from csr.types import PolicyRef, Prompt, StepRequest
 from csr.waves import wave_size
+from flows.choices import BenchmarkChoice
 from flows.conditions import conditions_of
-from flows.config import BenchmarkChoice
 from flows.context import IterationContext, StageOutcome, run_stage
 from flows.inputs import component_inputs, prompt_inputs
+from flows.metric_names import CI_HIGH, CI_LOW
 from flows.progress import stage_progress
 from storage.atomic import write_json
 from storage.manifest import StageRecord
@@ -106,8 +107,8 @@ def interval_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """`<figure>_ci_low` and `<figure>_ci_high` of every figure that has an interval."""
     metrics: dict[str, float] = {}
     for name, interval in confidence_intervals(outcomes).items():
-        metrics[f"{name}_ci_low"] = interval.low
-        metrics[f"{name}_ci_high"] = interval.high
+        metrics[f"{name}{CI_LOW}"] = interval.low
+        metrics[f"{name}{CI_HIGH}"] = interval.high
     return metrics
 
 

@@ -14,7 +14,8 @@ from csr.prompts import LoadedPrompts, PromptCheck, checked_prompts
 from csr.protocols import Json
 from csr.rendering import load_processor
 from csr.types import Prompt
-from flows.config import WORLD_MARK, Recipe, SimilarityChoice, of_iteration
+from flows.choices import SimilarityChoice
+from flows.config import WORLD_MARK, Recipe, of_iteration
 from flows.progress import stage_progress
 from flows.reading import read_records
 from storage.atomic import require_free_space

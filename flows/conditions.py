@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from csr.protocols import Benchmark, Json
 from csr.types import Prompt
-from flows.config import BenchmarkChoice
+from flows.choices import BenchmarkChoice
 from flows.inputs import component_inputs, prompt_inputs
 from storage.atomic import read_json
 from storage.attempt import AttemptDir

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -18,13 +18,20 @@ from csr.gates import Config as GatesConfig
 from csr.prompt_files import PromptFiles
 from csr.protocols import PreferenceSource
 from csr.world.settings import Config as WorldConfig
-from flows.components import Component
+from flows.choices import (
+    BenchmarkChoice,
+    CriticChoice,
+    SamplerChoice,
+    SimilarityChoice,
+    SourceChoice,
+    TrackerChoice,
+    TrainerChoice,
+)
 from flows.per_iteration import merged, refuse_fixed
 from flows.ray_settings import Config as RayConfig
 from flows.reading import absolute_pattern, check_settings
 from flows.recipe_file import apply_override, read_document
 from flows.stopping import Config as StopConfig
-from flows.tracker_choice import TrackerChoice
 from flows.validation import validate
 from rewards.settings import REWARD_PRESETS
 from rewards.settings import Config as RewardConfig
@@ -34,42 +41,6 @@ COMPONENT_FIELDS = (
     "sampler", "source", "similarity", "second_similarity", "critic", "trainer", "tracker",
 )  # fmt: skip
 C = TypeVar("C", bound=ComponentConfig)
-
-
-class SamplerChoice(Component):
-    """A module of `csr/samplers`."""
-
-    package: ClassVar[str] = "csr.samplers"
-
-
-class SourceChoice(Component):
-    """A module of `csr/sources`."""
-
-    package: ClassVar[str] = "csr.sources"
-
-
-class TrainerChoice(Component):
-    """A module of `csr/trainers`."""
-
-    package: ClassVar[str] = "csr.trainers"
-
-
-class SimilarityChoice(Component):
-    """A module of `rewards/similarity`."""
-
-    package: ClassVar[str] = "rewards.similarity"
-
-
-class CriticChoice(Component):
-    """A module of `csr/critics`."""
-
-    package: ClassVar[str] = "csr.critics"
-
-
-class BenchmarkChoice(Component):
-    """A module of `csr/evaluation`."""
-
-    package: ClassVar[str] = "csr.evaluation"
 
 
 class DataConfig(PromptFiles):

@@ -20,7 +20,7 @@ from flows.iteration import is_finished
 from flows.progress import stage_progress
 from flows.reporting import write_report
 from flows.stopping import last_iteration
-from flows.tracker_choice import check_tracker
+from flows.tracker_check import check_tracker
 from flows.tracking import keep_tracker
 from flows.versions import package_versions
 from flows.work import engines_closed_at_end

@@ -7,14 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.charts import Chart, Series, histogram, line_chart
-from flows.metric_names import DISTRIBUTIONS, HEADLINE_GROUP, METRICS, Metric
+from flows.metric_names import (
+    CI_HIGH,
+    CI_LOW,
+    DISTRIBUTIONS,
+    HEADLINE_GROUP,
+    METRICS,
+    Metric,
+    is_companion,
+)
 from flows.report_data import ReportData, ReportIteration
 
 TOGETHER = ("chair_s", "recall", "mean_response_sentences")
 """Shown beside each other wherever one of them is: who says less hallucinates less."""
-
-_COMPANIONS = ("_se", "_ci_low", "_ci_high")
-"""Behind a figure's name: what only says how far it may lie from the true one."""
 
 _Z_95 = 1.959964
 """Standard errors each way that hold 95 % of a normal distribution."""
@@ -26,7 +31,7 @@ def interval_95(metrics: Mapping[str, float], name: str) -> tuple[float, float] 
     Those that the evaluation stored as `<name>_ci_low` and `<name>_ci_high`, else what a normal
     distribution makes of `<name>_se`.
     """
-    low, high = metrics.get(f"{name}_ci_low"), metrics.get(f"{name}_ci_high")
+    low, high = metrics.get(f"{name}{CI_LOW}"), metrics.get(f"{name}{CI_HIGH}")
     if low is not None and high is not None:
         return low, high
     value, error = metrics.get(name), metrics.get(f"{name}_se")
@@ -75,9 +80,7 @@ def metric_groups(data: ReportData) -> list[tuple[str, list[dict[str, Any]]]]:
     """Group title -> table rows: known metrics in their order, then whatever else there is."""
     measured = dict.fromkeys(name for it in data.iterations for name in it.metrics)
     known = {metric.name: metric for group in METRICS.values() for metric in group}
-    others = [
-        Metric(name) for name in measured if name not in known and not name.endswith(_COMPANIONS)
-    ]
+    others = [Metric(name) for name in measured if name not in known and not is_companion(name)]
     groups = {**METRICS, "Other figures": others}
     rows = {
         title: [_metric_row(metric, data) for metric in group if metric.name in measured]

@@ -17,7 +17,7 @@ from csr.files import file_sha256
 from csr.protocols import Json
 from csr.response_files import ReadsResponses, read_responses
 from flows.benchmarks import interval_metrics
-from flows.config import BenchmarkChoice
+from flows.choices import BenchmarkChoice
 from flows.inputs import component_inputs
 from flows.metric_names import CI_HIGH, CI_LOW, is_companion
 from flows.recipe_file import apply_override, read_document

@@ -374,12 +374,12 @@ def test_a_tree_is_drawn_and_told(data: ReportData) -> None:
     for shown in (
         "1 of 128 trees",
         "csr trace tiny-4f2a PROMPT_ID --iteration 1",
-        "p1 6 sentences, 2 kept; chosen +1.25 against rejected -2.00",
+        "p1 6 candidates, 2 kept; chosen +1.25 against rejected -2.00",
         "+1.25 A red circle. ✓ chosen likelihood -0.50 → +0.75 redundancy 0.12 path so far +1.25",
         "3 more pruned below it, not shown",
         "end the response ends; its path has +1.25 ✓ chosen",
         "-2.00 A dog. pruned likelihood",
-        "3 pruned sentences are left out of this large tree",
+        "3 pruned candidates are left out of this large tree",
     ):
         assert shown in text, shown
     [drawing] = [svg for svg in page.all("svg") if svg.get("class") == "map"]
