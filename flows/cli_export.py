@@ -40,7 +40,7 @@ class ExportOptions:
     help_epilogue=examples(
         "csr export tiny-2b8a/02 --format trl --output pairs",
         "csr export tiny-2b8a/02 --format model --output my-model",
-        "csr export tiny-2b8a/02 --format model --output my-model --push me/my-model --private",
+        "csr export tiny-2b8a/02 --format model --output my-model --push me/my-model",
     ),
 )
 def export(
@@ -52,7 +52,9 @@ def export(
     how: ExportOptions = ExportOptions(),
     common: Common = Common(),
 ) -> int:
-    """Write an iteration's pairs or its policy, with a card; onto a hub too.
+    """Write an iteration's pairs, or its policy, for other programs.
+
+    With a card, and onto a hub where that is asked.
 
     Parameters
     ----------

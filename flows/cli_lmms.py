@@ -51,7 +51,9 @@ class LmmsOptions:
     ),
 )
 def lmms_eval(target: str, /, *, options: LmmsOptions, common: Common = Common()) -> int:
-    """Evaluate a policy with lmms-eval, which runs in an environment of its own.
+    """Evaluate a policy with lmms-eval.
+
+    It runs in an environment of its own.
 
     Parameters
     ----------

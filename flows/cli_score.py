@@ -16,7 +16,7 @@ app = App()
     group=WORK,
     sort_key=6,
     help_epilogue=examples(
-        "csr score captions.json --benchmark coco_chair --set annotations=coco/annotations",
+        "csr score captions.json --benchmark coco_chair --set annotations=coco",
         "csr score answers.jsonl --benchmark pope --recipe recipes/own_data.yaml",
     ),
 )

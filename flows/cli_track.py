@@ -25,7 +25,9 @@ def track(
     options: RecipeOptions = RecipeOptions(),
     common: Common = Common(),
 ) -> int:
-    """Show a run in TensorBoard, trackio or wandb: what is not there yet is logged.
+    """Show a run in TensorBoard, trackio or wandb.
+
+    What is not there yet is logged.
 
     Parameters
     ----------

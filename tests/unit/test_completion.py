@@ -71,7 +71,7 @@ def bash(folder: Path, *words: str, **variables: str) -> list[str]:
 
 
 def test_bash_completes_commands_options_and_choices(shell_home: Path) -> None:
-    assert bash(shell_home, "csr", "re") == ["report", "rerun", "review"]
+    assert bash(shell_home, "csr", "re") == ["recipes", "report", "rerun", "review"]
     assert bash(shell_home, "csr", "rerun", "--") == [
         "--from", "--help", "--home", "--json", "--set", "--until", "--version",
     ]  # fmt: skip

@@ -46,6 +46,12 @@ NOT_RUN = {
     "plan recipes/own_data.yaml --gpu A100": "needs a model",
     "compare --home runs/results": "reads the runs of a benchmark of hours",
     "compare tiny-2b8a --markdown --plot": "draws chair_s, which scripted runs do not have",
+    "score": "reads a file of responses; tests/unit/test_scoring.py does",
+    "lmms-eval": "needs lmms-eval in an environment of its own",
+    "track": "logs into another program; the tests of the trackers do",
+    "export tiny-2b8a/03 --format model --what adapter": "scripted policies have no adapter",
+    "export tiny-2b8a/02 --format trl --output out/p --push": "needs a hub",
+    "export tiny-2b8a/02 --format model --output my-model --push": "needs a hub",
     "doctor": "tells of this machine, and fails where it lacks something",
     "completion --install": "writes into the user's folder; tests/unit/test_completion.py runs it",
 }

@@ -98,10 +98,12 @@ def test_sql_finds_rows(block: Block, place: Path, monkeypatch: pytest.MonkeyPat
 def test_python_is_python_of_packages_that_are_there(block: Block) -> None:
     tree = ast.parse(block.text)
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    assigned = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    own = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    own |= {alias.asname or alias.name for each in imports for alias in each.names}
     owners = [node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    used = {owner.id for owner in owners if isinstance(owner, ast.Name)} - assigned
-    assert used
+    used = {owner.id for owner in owners if isinstance(owner, ast.Name)} - own
+    used |= {each.module or "" for each in imports if isinstance(each, ast.ImportFrom)}
     assert [module for module in used if importlib.util.find_spec(module) is None] == []
 
 
