@@ -16,7 +16,7 @@ from csr.prompt_files import PromptFiles
 from csr.types import SkipReason
 from flows.reading import read_records
 from storage.rows import prompts_from_table, prompts_to_table, quarantine_to_table
-from tests.data_formats import embedded, read, samples, write_coco, write_files
+from tests.data_formats import embedded, picture, read, samples, write_coco, write_files
 from tests.hostile.fuzz import altered, bounded, damaged, json_values
 
 
@@ -75,7 +75,14 @@ def test_parquet(folder: Path, data: st.DataObject, compression: str) -> None:
     check(path, folder, format="parquet")
 
 
-@given(columns=st.dictionaries(st.sampled_from(["id", "image", "input", "reference"]), json_values))
+COLUMNS = {
+    "id": st.integers() | json_values,
+    "image": st.sampled_from(["s0.png", "../images/s1.png", {"bytes": picture(1)}]) | json_values,
+    "input": st.just("What?") | json_values,
+}
+
+
+@given(columns=st.fixed_dictionaries(COLUMNS, optional={"reference": json_values}))
 @bounded(100)
 def test_parquet_of_any_columns(folder: Path, columns: dict[str, Any]) -> None:
     try:
@@ -109,7 +116,9 @@ def test_coco(folder: Path, data: st.DataObject) -> None:
     good = json.loads((folder / "coco/annotations/captions_train2014.json").read_text())
     path = folder / "captions.json"
     path.write_text(json.dumps(data.draw(altered(good))))
-    check(path, folder, format="coco", images=str(folder / "coco"), instruction="Describe.")
+    check(
+        path, folder, format="coco", images=str(folder / "coco/train2014"), instruction="Describe."
+    )
 
 
 def test_the_check_sees_a_prompt_and_a_bad_record(folder: Path) -> None:
