@@ -6,7 +6,6 @@ And memory that is free, given back to the machine.
 from __future__ import annotations
 
 import ctypes
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,7 +46,6 @@ def give_back_freed_memory() -> None:
     glibc keeps it for later otherwise, in pieces that new batches fit into badly: a process that
     samples shard after shard would take more with each. Does nothing with another C library.
     """
-    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
