@@ -7,13 +7,14 @@ EXTRA ?= auto
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup demo test soak bench check format constraints clean
+.PHONY: help setup demo test soak bench check docs format constraints clean
 
 help:
 	@echo "make demo    run the whole pipeline on this machine, offline, in minutes"
 	@echo "make setup   make or update .venv (the other targets do it by themselves)"
 	@echo "make check   lint, format, types, import directions"
 	@echo "make test    check, then unit and integration tests (ARGS=... goes to pytest)"
+	@echo "make docs    build the pages into build/docs/index.html"
 	@echo "make soak    hours: disturb every event of a run (ARGS=kill: one part), gates on real runs, fuzz"
 	@echo "make bench   an hour: measure what this machine makes of each part, into docs/performance.md"
 	@echo "make format  let ruff mend what it can"
@@ -45,6 +46,11 @@ bench: setup
 	# An idle machine, please. ARGS="--parts scoring" measures one part anew.
 	$(BIN)/python -m benchmarks.performance $(ARGS)
 
+docs: setup
+	# A warning is an error: a broken link, a page outside the navigation, a docstring that is no text.
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -53,5 +59,5 @@ constraints: setup
 	@$(BIN)/python deploy/setup/freeze_constraints.py
 
 clean:
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
-	find csr rewards storage flows deploy benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf docs/reference .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find csr rewards storage flows deploy benchmarks docs tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -58,8 +58,25 @@ def sized_image_ref(
     """
     resolved = _resolve(Path(path), root)
     data = _read(resolved)
-    image = decode_image(data, _told(resolved))
-    return ImageRef(uri=str(resolved), sha256=hashlib.sha256(data).hexdigest()), image.size
+    return checked_bytes(data, name=_told(resolved), uri=str(resolved))
+
+
+def checked_bytes(data: bytes, *, name: str, uri: str) -> tuple[ImageRef, tuple[int, int]]:
+    """As `sized_image_ref`, of bytes that lie, or will lie, at the absolute path `uri`."""
+    if len(data) > MAX_IMAGE_BYTES:
+        raise too_many_bytes(name)
+    if not data:
+        raise DataError(f"image {name} is empty (0 bytes). Fetch it again, or remove its prompt.")
+    image = decode_image(data, name)
+    return ImageRef(uri=uri, sha256=hashlib.sha256(data).hexdigest()), image.size
+
+
+def too_many_bytes(name: str) -> DataError:
+    """What to raise where `MAX_IMAGE_BYTES` are exceeded."""
+    return DataError(
+        f"image {name} is larger than {MAX_IMAGE_BYTES:,} bytes. Store it smaller, or remove its "
+        "prompt."
+    )
 
 
 def load_bytes(ref: ImageRef) -> bytes:
@@ -150,10 +167,7 @@ def _read(path: Path) -> bytes:
         if not stat.S_ISREG(facts.st_mode):
             raise DataError(f"image {name} is not a plain file. Give the path of an image file.")
         if facts.st_size > MAX_IMAGE_BYTES:
-            raise DataError(
-                f"image {name} is larger than {MAX_IMAGE_BYTES:,} bytes. Store it smaller, or "
-                "remove its prompt."
-            )
+            raise too_many_bytes(name)
         data = path.read_bytes()
     except OSError as error:
         raise DataError(

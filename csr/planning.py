@@ -124,6 +124,11 @@ class PlannedEngine:
     num_gpus: int = 1
     num_gpus_setting: str = ""
     """The component's setting that decides it; empty where none does."""
+    num_engines: int = 1
+    """That share one shard's requests, each with the whole policy on `num_gpus`."""
+    is_running: bool = False
+    """Whether it runs before the pipeline starts, on machines of its own, so that nothing waits
+    for its start."""
     num_views: int = 1
     """Passes for each token, as with a contrast of several inputs."""
     max_sequences: int

@@ -1,13 +1,9 @@
-"""Reading the user's prompts: an image and what is asked of it, one record each.
+"""The user's records become prompts: an image and what is asked of it.
 
-Two shapes of file (see `csr.records`):
-
-- JSON as CSR published it: `[{"id": 42, "image": "000000000042.jpg", "input": "Describe ..."}]`
-- JSON Lines: one such object a line.
-
-A record has `id` (text or whole number, unique), `image` (a path below the image
-folder) and `input` (the text); optionally `reference` (a reference answer) and
-`dataset` (where it comes from). Other keys are an error, since they would have no effect.
+Readers (`csr/prompt_files.py`) bring the records of any format into one shape. A record has `id`
+(text or whole number, unique), `image` (a path below the image folder, or bytes) and `input` (the
+text); optionally `reference` (a reference answer) and `dataset` (where it comes from). Other keys
+are an error, since they would have no effect.
 """
 
 from __future__ import annotations
@@ -19,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from csr.errors import ConfigError, DataError, shown
-from csr.images import sized_image_ref
+from csr.prompt_files import EmbeddedImage, RawRecords
+from csr.prompt_images import ImagePlace, KeptImage, PromptImages
 from csr.protocols import Progress
 from csr.records import (
     MAX_TEXT_CHARACTERS,
@@ -31,7 +28,8 @@ from csr.records import (
     read_entries,
     text_field,
 )
-from csr.types import ImageRef, Prompt, SkipReason
+from csr.skip_reasons import NO_FAULT
+from csr.types import Prompt, SkipReason
 
 BadRecordPolicy = Literal["error", "skip"]
 PromptMode = Literal["fresh", "same"]
@@ -41,9 +39,6 @@ PromptCheck = Callable[[Prompt, tuple[int, int]], None]
 why its policy cannot be asked; the place in the file is added to that."""
 
 _KEYS = ("id", "image", "input", "reference", "dataset")
-_Image = tuple[ImageRef, tuple[int, int]]
-"""With its width and height."""
-
 _NUM_TOLD = 3
 """Bad records that an error quotes."""
 
@@ -64,12 +59,14 @@ class BadRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedPrompts:
-    """Records in the file = prompts + bad records."""
+    """Records in the data = prompts + bad records."""
 
     prompts: tuple[Prompt, ...]
     """In file order."""
     bad_records: tuple[BadRecord, ...] = ()
-    """In file order."""
+    """In file order; with those that are left out without being at fault."""
+    kept_images: tuple[KeptImage, ...] = ()
+    """What must be written before the prompts' images are where their references say."""
 
     @property
     def skipped(self) -> dict[SkipReason, int]:
@@ -81,9 +78,11 @@ class LoadedPrompts:
 class _Record:
     """One record whose own fields are in order; its image has not been looked at."""
 
+    order: int
+    """Its place among all entries."""
     entry: Entry
     prompt_id: str
-    image: str
+    image: str | EmbeddedImage
     text: str
     reference: str | None
     dataset: str
@@ -98,27 +97,52 @@ def load_prompts(
     check: PromptCheck | None = None,
     progress: Progress | None = None,
 ) -> LoadedPrompts:
-    """The prompts in `path`, every image checked and hashed; each distinct image once.
+    """The prompts in one JSON or JSON Lines file of CSR's own form; see `checked_prompts`."""
+    raw = RawRecords(place=str(path), entries=read_entries(path), image_root=image_root)
+    return checked_prompts(
+        raw,
+        on_bad_record=on_bad_record,
+        max_bad_share=max_bad_share,
+        check=check,
+        progress=progress,
+    )
 
-    `check` looks at each prompt that is well-formed and has its image.
+
+def checked_prompts(
+    raw: RawRecords,
+    *,
+    image_place: ImagePlace | None = None,
+    on_bad_record: BadRecordPolicy = "error",
+    max_bad_share: float = 0.05,
+    check: PromptCheck | None = None,
+    progress: Progress | None = None,
+) -> LoadedPrompts:
+    """The prompts of the records, every image checked and hashed; each distinct image once.
+
+    `check` looks at each prompt that is well-formed and has its image. `image_place` says where
+    an image is kept whose bytes the data hold; nothing is written there yet.
 
     DataError for the first record that cannot be used; with `on_bad_record` "skip" such records
-    are left out, up to `max_bad_share` of all, and DataError tells their number above that. A
-    file that cannot be read at all is always an error. `progress` is called with (images done,
-    all images).
+    are left out, up to `max_bad_share` of all, and DataError tells their number above that. What
+    is left out without a fault (`NO_FAULT`) counts for neither. `progress` is called with (images
+    done, all images).
     """
-    if not image_root.is_dir():
+    root = raw.image_root
+    if root is not None and not root.is_dir():
         raise DataError(
-            f"the image folder {image_root} does not exist or is no folder. Name the folder that "
+            f"the image folder {root} does not exist or is no folder. Name the folder that "
             "the prompts' image paths start from."
         )
-    entries = read_entries(path)
     aside = _SetAside(on_bad_record)
-    records = list(_records(entries, aside))
-    prompts = tuple(_prompts(records, image_root, aside, check, progress))
-    _check_share(path, aside.bad, len(entries), max_bad_share)
+    records = list(_records(raw.entries, aside))
+    images = PromptImages(root, image_place)
+    prompts = tuple(_prompts(records, images, aside, check, progress))
+    _check_share(raw.place, aside.bad, len(raw.entries), max_bad_share)
+    hashes = dict.fromkeys(prompt.image.sha256 for prompt in prompts)
     return LoadedPrompts(
-        prompts=prompts, bad_records=tuple(sorted(aside.bad, key=lambda bad: bad.position))
+        prompts=prompts,
+        bad_records=tuple(aside.bad),
+        kept_images=tuple(kept for sha256 in hashes if (kept := images.kept(sha256))),
     )
 
 
@@ -126,11 +150,17 @@ class _SetAside:
     """Keeps the records that cannot be used, or stops at the first of them."""
 
     def __init__(self, on_bad_record: BadRecordPolicy) -> None:
-        self.bad: list[BadRecord] = []
+        self._found: list[tuple[int, BadRecord]] = []
         self._policy = on_bad_record
 
-    def __call__(self, entry: Entry, error: BadRecordError) -> None:
-        if self._policy == "error":
+    @property
+    def bad(self) -> list[BadRecord]:
+        """In the order of the data."""
+        return [bad for _, bad in sorted(self._found, key=lambda found: found[0])]
+
+    def __call__(self, order: int, entry: Entry, error: BadRecordError) -> None:
+        """Leave out the entry that is the `order`-th."""
+        if self._policy == "error" and error.reason not in NO_FAULT:
             raise error
         value = entry.value if isinstance(entry.value, dict) else {}
         bad = BadRecord(
@@ -140,11 +170,13 @@ class _SetAside:
             reason=error.reason,
             message=str(error),
         )
-        self.bad.append(bad)
+        self._found.append((order, bad))
 
 
 def _cell(value: object) -> str | None:
     """What a table can hold of a bad record's field."""
+    if isinstance(value, EmbeddedImage):
+        value = value.name
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     text = str(value)[:MAX_TEXT_CHARACTERS]
@@ -154,9 +186,9 @@ def _cell(value: object) -> str | None:
 def _records(entries: Sequence[Entry], aside: _SetAside) -> Iterator[_Record]:
     """The well-formed records. Of several with one id, the first counts."""
     first: dict[str, str] = {}
-    for entry in entries:
+    for order, entry in enumerate(entries):
         try:
-            record = _record(entry)
+            record = _record(order, entry)
             if record.prompt_id in first:
                 raise BadRecordError(
                     f"{entry.where}: the id {shown(record.prompt_id)} stands already in "
@@ -164,7 +196,7 @@ def _records(entries: Sequence[Entry], aside: _SetAside) -> Iterator[_Record]:
                     SkipReason.DUPLICATE_ID,
                 )
         except BadRecordError as error:
-            aside(entry, error)
+            aside(order, entry, error)
         else:
             first[record.prompt_id] = entry.where
             yield record
@@ -172,32 +204,25 @@ def _records(entries: Sequence[Entry], aside: _SetAside) -> Iterator[_Record]:
 
 def _prompts(
     records: Sequence[_Record],
-    root: Path,
+    images: PromptImages,
     aside: _SetAside,
     check: PromptCheck | None,
     progress: Progress | None,
 ) -> Iterator[Prompt]:
     """The records whose images can be used, and which the policy can be asked."""
-    known: dict[str, _Image | DataError] = {}
     for done, record in enumerate(records, start=1):
-        if record.image not in known:
-            known[record.image] = _checked_image(record.image, root)
         try:
-            yield _checked_prompt(record, known[record.image], check)
+            yield _checked_prompt(record, images, check)
         except BadRecordError as error:
             message = f"{record.entry.where} (id {shown(record.prompt_id)}): {error}"
-            aside(record.entry, BadRecordError(message, error.reason))
+            aside(record.order, record.entry, BadRecordError(message, error.reason))
         if progress is not None:
             progress(done, len(records))
 
 
-def _checked_prompt(
-    record: _Record, image: _Image | DataError, check: PromptCheck | None
-) -> Prompt:
+def _checked_prompt(record: _Record, images: PromptImages, check: PromptCheck | None) -> Prompt:
     """The prompt. BadRecordError, without the record's place, where it cannot be used."""
-    if isinstance(image, DataError):
-        raise BadRecordError(str(image), SkipReason.UNREADABLE_IMAGE)
-    ref, size = image
+    ref, size = images.look_at(record.image)
     prompt = Prompt(
         prompt_id=record.prompt_id,
         text=record.text,
@@ -210,21 +235,24 @@ def _checked_prompt(
     return prompt
 
 
-def _check_share(path: Path, bad: Sequence[BadRecord], total: int, max_share: float) -> None:
-    """DataError where too many records are bad, or all of them."""
-    if len(bad) < total and len(bad) <= max_share * total:
+def _check_share(place: str, aside: Sequence[BadRecord], num: int, max_share: float) -> None:
+    """DataError where too many records are bad, or none is left."""
+    bad = [each for each in aside if each.reason not in NO_FAULT]
+    total = num - len(aside) + len(bad)
+    if len(aside) < num and len(bad) <= max_share * total:
         return
-    counts = Counter(each.reason.value for each in bad).most_common()
-    told = sorted(bad, key=lambda each: each.position)[:_NUM_TOLD]
     what = (
         f"{len(bad)} of {total} records cannot be used, more than the share of {max_share:g} that "
         "max_bad_share allows"
-        if len(bad) < total
-        else f"none of the {total} records can be used"
+        if len(aside) < num
+        else f"none of the {num} records can be used"
     )
+    told = bad or aside
+    found = Counter(each.reason.value for each in told)
+    counts = sorted(found.items(), key=lambda count: (-count[1], count[0]))
     raise DataError(
-        f"{path}: {what} ({', '.join(f'{reason} {count}' for reason, count in counts)}). "
-        f"The first: {' '.join(each.message for each in told)}"
+        f"{place}: {what} ({', '.join(f'{reason} {count}' for reason, count in counts)}). "
+        f"The first: {' '.join(each.message for each in told[:_NUM_TOLD])}"
     )
 
 
@@ -245,7 +273,7 @@ def select_prompts(
     return [prompts[(first + place) % len(prompts)] for place in range(num)]
 
 
-def _record(entry: Entry) -> _Record:
+def _record(order: int, entry: Entry) -> _Record:
     """The record with every field checked. BadRecordError says what is wrong."""
     value, where = entry.record(), entry.where
     unknown = sorted(value.keys() - set(_KEYS))
@@ -255,10 +283,12 @@ def _record(entry: Entry) -> _Record:
             f"{where}: unknown keys {told}{', ...' if len(unknown) > _NUM_TOLD else ''}. A record "
             f"may have {', '.join(_KEYS)}; remove the others."
         )
+    image = value.get("image")
     return _Record(
+        order=order,
         entry=entry,
         prompt_id=prompt_id(value, where),
-        image=text_field(value, "image", where),
+        image=image if isinstance(image, EmbeddedImage) else text_field(value, "image", where),
         text=question(value, where),
         reference=_optional(value, "reference", where),
         dataset=_optional(value, "dataset", where) or "",
@@ -268,10 +298,3 @@ def _record(entry: Entry) -> _Record:
 def _optional(value: Record, key: str, where: str) -> str | None:
     """A text field that may be absent, null or empty."""
     return None if value.get(key) in (None, "") else text_field(value, key, where)
-
-
-def _checked_image(image: str, image_root: Path) -> _Image | DataError:
-    try:
-        return sized_image_ref(image, root=image_root)
-    except DataError as error:
-        return error

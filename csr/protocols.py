@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from csr.annotations import Annotation, Evidence, Quota
+from csr.outcomes import Outcome
 from csr.step_streams import StepStream
 from csr.types import (
     GeneratedResponse,
@@ -306,6 +307,13 @@ class Benchmark(Protocol):
 
         `label_logprobs` has one tuple for each label query, with one value a label, in nats.
         """
+
+    def outcomes(
+        self,
+        responses: Sequence[GeneratedResponse],
+        label_logprobs: Sequence[tuple[float, ...]] = (),
+    ) -> Sequence[Outcome]:
+        """What each response adds to the figures, for intervals and paired tests."""
 
 
 Metrics = dict[str, float]

@@ -46,9 +46,13 @@ class Entry:
     """How errors name the place."""
     value: Any
     """The JSON value, or the BadRecordError of a line that is none."""
+    fault: BadRecordError | None = None
+    """Why it cannot be used, where its reader knows; `value` then only says what it is."""
 
     def record(self) -> Record:
         """The JSON object. BadRecordError where it is none."""
+        if self.fault is not None:
+            raise self.fault
         if isinstance(self.value, BadRecordError):
             raise self.value
         if isinstance(self.value, _RepeatedKey):
@@ -71,7 +75,7 @@ def read_entries(path: Path) -> list[Entry]:
     """
     text = read_text(path)
     if text.lstrip().startswith("["):
-        values = _parse(text, str(path))
+        values = parse_json(text, str(path))
         entries = [Entry(n, f"{path}, record {n}", value) for n, value in enumerate(values, 1)]
     else:
         lines = enumerate(text.split("\n"), start=1)
@@ -166,12 +170,16 @@ class _RepeatedKey:
 def _line(number: int, path: Path, line: str) -> Entry:
     where = f"{path}, line {number}"
     try:
-        return Entry(number, where, _parse(line, where))
+        return Entry(number, where, parse_json(line, where))
     except DataError as error:
         return Entry(number, where, BadRecordError(str(error), SkipReason.INVALID_JSON))
 
 
-def _parse(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text, in which a key that stands twice spoils its own object.
+
+    DataError where it is none.
+    """
     try:
         return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:

@@ -124,25 +124,51 @@ def beginning_token_ids(processor: Any, text: str, beginning: str) -> list[int]:
 def response_token_ids(processor: Any, text: str, response: str) -> list[int]:
     """The token ids of `response` as an answer to the prompt `text`, its end token included.
 
-    The chat template decides what stands before it, such as a space; where the template writes no
-    end token, as LLaVA-1.5's does not, one is added. DataError where the response holds an image
-    marker or the end token; ModelError where the template writes answers behind other prompts
-    than the one that is sampled from.
+    The chat template decides what stands before it, such as a space, and which token ends it: that
+    need not be the tokenizer's (Gemma's ends a turn). Where the template writes none, as that of
+    LLaVA-1.5 does not, the tokenizer's is added. DataError where the response holds an image marker
+    or an end token; ModelError where the template writes answers behind other prompts than the one
+    that is sampled from.
     """
     tokenizer = processor.tokenizer
-    _refuse_markers([*_markers(processor), tokenizer.eos_token], response, "response")
+    markers = [*_markers(processor), tokenizer.eos_token]
+    _refuse_markers(markers, response, "response")
     prompt = render_prompt(processor, text)
     answer = {"role": "assistant", "content": [{"type": "text", "text": response}]}
     whole = _rendered(processor, [_user_turn(text), answer], add_generation_prompt=False)
-    said = whole.removeprefix(prompt).partition(tokenizer.eos_token)[0].rstrip()
+    written = _behind(prompt, whole, response.strip())
+    said, end, end_id = _cut_at_end(tokenizer, written or "")
+    _refuse_markers([end], response, "response")
     before, all_ids = (_token_ids(processor, each) for each in (prompt, prompt + said))
-    if not whole.startswith(prompt) or all_ids[: len(before)] != before:
+    if written is None or all_ids[: len(before)] != before:
         raise ModelError(
             f"The chat template of {_name(processor)} does not write an answer behind the prompt "
             "that it writes for sampling, so references cannot be used with it. Mend its "
             "chat_template.jinja."
         )
-    return [*all_ids[len(before) :], tokenizer.eos_token_id]
+    return [*all_ids[len(before) :], end_id]
+
+
+def _behind(prompt: str, whole: str, response: str) -> str | None:
+    """What the template writes behind the prompt; None where it writes another prompt.
+
+    White space around the prompt's words may differ, as in LLaVA-OneVision's: the answer then
+    begins where sampling begins.
+    """
+    if whole.startswith(prompt):
+        return whole.removeprefix(prompt)
+    before, found, after = whole.rpartition(response) if response else ("", "", "")
+    return found + after if found and before.split() == prompt.split() else None
+
+
+def _cut_at_end(tokenizer: Any, written: str) -> tuple[str, str, int]:
+    """(text before the first special token, that token, its id); the tokenizer's where is none."""
+    specials = {str(t): i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+    found = [(place, token) for token in specials if (place := written.find(token)) >= 0]
+    if not found:
+        return written.rstrip(), tokenizer.eos_token, tokenizer.eos_token_id
+    place, token = min(found)
+    return written[:place].rstrip(), token, specials[token]
 
 
 def adds_special_tokens(processor: Any, rendered: str) -> bool:
@@ -165,10 +191,15 @@ def image_token_id(processor: Any) -> int:
 
 
 def media_token_ids(processor: Any) -> tuple[int, ...]:
-    """Every token id that stands for an image or a video: what a response must never hold."""
+    """Every token id that stands for an image or a video: what a response must never hold.
+
+    An image's placeholder in a prompt need not be what its features replace (Gemma's is not).
+    """
     others = [getattr(processor, f"{kind}_token_id", None) for kind in ("video", "audio")]
+    others += getattr(processor, "image_token_ids", None) or []
     known = len(processor.tokenizer)
-    return (image_token_id(processor), *(int(i) for i in others if i is not None and i < known))
+    found = [image_token_id(processor), *(int(i) for i in others if i is not None and i < known)]
+    return tuple(dict.fromkeys(found))
 
 
 def _token_ids(processor: Any, rendered: str) -> list[int]:
@@ -215,7 +246,9 @@ def _refuse_markers(markers: Sequence[str], text: str, what: str) -> None:
 
 def _markers(processor: Any) -> list[str]:
     kinds = ("image", "video", "audio")
-    return [marker for kind in kinds if (marker := getattr(processor, f"{kind}_token", None))]
+    markers = [marker for kind in kinds if (marker := getattr(processor, f"{kind}_token", None))]
+    inner = [i for i in getattr(processor, "image_token_ids", None) or [] if i is not None]
+    return [*markers, *processor.tokenizer.convert_ids_to_tokens(inner)] if inner else markers
 
 
 def _looks_like_path(name: str) -> bool:

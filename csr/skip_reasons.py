@@ -6,9 +6,11 @@ from enum import StrEnum
 
 
 class SkipReason(StrEnum):
-    """Why a record is left out of a run, a prompt yields no pair, or a candidate is dropped.
+    """Why a record is left out of a run, a prompt yields no pair, a candidate is dropped, or a row
+    is left out of an export.
 
-    Counted in the quarantine table (records) and in the manifest (prompts, candidates).
+    Counted in the quarantine table (records), in the manifest (prompts, candidates) and in the
+    export's record (rows).
     """
 
     INVALID_JSON = "invalid_json"
@@ -17,6 +19,8 @@ class SkipReason(StrEnum):
     UNREADABLE_IMAGE = "unreadable_image"
     PROMPT_TOO_LONG = "prompt_too_long"
     MISSING_REFERENCE = "missing_reference"
+    LATER_TURN = "later_turn"
+    NO_IMAGE = "no_image"
 
     DUPLICATE_SIBLING = "duplicate_sibling"
     UNREFUTED_REWRITE = "unrefuted_rewrite"
@@ -36,3 +40,10 @@ class SkipReason(StrEnum):
     NO_VERDICT = "no_verdict"
     REFUSED = "refused"
     DISPUTED = "disputed"
+
+    MEDIA_MARKER = "media_marker"
+
+
+NO_FAULT = frozenset({SkipReason.LATER_TURN, SkipReason.NO_IMAGE})
+"""Records with nothing wrong, of which the data's format has many and this method asks none: they
+are counted like the others, but stop no run."""

@@ -1,4 +1,4 @@
-"""Whether a sentence is true of an image whose objects are known.
+"""Whether a sentence is true of an image whose objects are known, and which words are not.
 
 A sentence is judged where it names exactly one object; with several there is no telling whose
 attribute is meant.
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from csr.vocabulary import SynonymTable
+from csr.steps import split_steps
+from csr.vocabulary import SynonymTable, Vocabulary
 
 SceneObject = Mapping[str, str]
 """`{"name": "circle", "colour": "red", "position": "top left"}`, canonical names."""
@@ -59,3 +60,56 @@ def judge_sentence(
             for thing in instances
         ),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FalseMention:
+    """Words that the image contradicts: `text[start:end]`.
+
+    Example: "A red circle." of an image with a blue circle holds
+    `FalseMention(kind="colour", name="red", start=2, end=5)`
+    """
+
+    kind: str
+    """ "object" for an object that is absent, else the attribute that is wrong."""
+    name: str
+    start: int
+    end: int
+
+
+def false_mentions(
+    text: str, scene: Sequence[SceneObject], vocabulary: Vocabulary
+) -> list[FalseMention]:
+    """Every absent object that a text names, and every attribute that is wrong, in order.
+
+    Objects are marked as CHAIR counts them, wherever they stand; attributes where
+    `judge_sentence` can tell whose they are. No two overlap.
+    """
+    present = {thing["name"] for thing in scene}
+    found = [
+        FalseMention(kind="object", name=each.name, start=each.start, end=each.end)
+        for each in vocabulary.objects.mentions(text)
+        if each.name not in present
+    ]
+    start = 0
+    for sentence in split_steps(text, "sentence"):
+        found += _wrong_attributes(sentence, start, scene, vocabulary)
+        start += len(sentence)
+    apart: list[FalseMention] = []
+    for mention in sorted(found, key=lambda each: each.start):
+        if not apart or mention.start >= apart[-1].end:
+            apart.append(mention)
+    return apart
+
+
+def _wrong_attributes(
+    sentence: str, start: int, scene: Sequence[SceneObject], vocabulary: Vocabulary
+) -> list[FalseMention]:
+    """The sentence stands at `start` of its text."""
+    verdict = judge_sentence(sentence, scene, vocabulary.objects, vocabulary.attributes)
+    return [
+        FalseMention(kind=kind, name=each.name, start=start + each.start, end=start + each.end)
+        for kind, is_right in verdict.right.items()
+        if not is_right
+        for each in vocabulary.attributes[kind].mentions(sentence)
+    ]

@@ -6,17 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csr.descriptions import described
+from csr.intervals import confidence_intervals
 from csr.label_calibration import label_logprobs
-from csr.protocols import Benchmark, GenerateSettings, Sampler
+from csr.outcomes import Outcome
+from csr.protocols import Benchmark, GenerateSettings, Json, Sampler
+from csr.response_files import ReadsResponses
 from csr.types import PolicyRef, Prompt, StepRequest
 from csr.waves import wave_size
-from flows.config import BenchmarkChoice
+from flows.choices import BenchmarkChoice
+from flows.conditions import conditions_of
 from flows.context import IterationContext, StageOutcome, run_stage
 from flows.inputs import component_inputs, prompt_inputs
+from flows.metric_names import CI_HIGH, CI_LOW
 from flows.progress import stage_progress
 from storage.atomic import write_json
 from storage.manifest import StageRecord
-from storage.rows import generations_to_table
+from storage.rows import generations_to_table, outcomes_to_table
 from storage.tables import write_table
 
 MAX_DESCRIPTION_TOKENS = 256
@@ -33,14 +38,17 @@ def evaluate(context: IterationContext, *, num_waves: int = 1) -> StageRecord:
 
     def work() -> StageOutcome:
         metrics: dict[str, float] = {}
-        files = []
+        conditions: Json = {}
+        files: list[Path] = []
         for choice, benchmark in zip(recipe.evaluation, benchmarks, strict=True):
-            responses, figures = _run_benchmark(context, policy, choice, benchmark, num_waves)
+            written, figures = _run_benchmark(context, policy, choice, benchmark, num_waves)
             metrics |= figures
-            files.append(responses)
+            files += written
+            conditions[choice.name] = conditions_of(choice, benchmark, benchmark.prompts())
         path = attempt.evaluation / "metrics.json"
         write_json(path, metrics)
-        return StageOutcome(files=(*files, path), metrics=metrics)
+        write_json(attempt.conditions, conditions)
+        return StageOutcome(files=(*files, path, attempt.conditions), metrics=metrics)
 
     inputs = {
         "policy": policy.sha256,
@@ -60,7 +68,7 @@ def _run_benchmark(
     choice: BenchmarkChoice,
     benchmark: Benchmark,
     num_waves: int,
-) -> tuple[Path, dict[str, float]]:
+) -> tuple[list[Path], dict[str, float]]:
     prompts = benchmark.prompts()
     settings = GenerateSettings(
         temperature=0.0, top_p=1.0, max_response_tokens=benchmark.max_response_tokens
@@ -79,13 +87,29 @@ def _run_benchmark(
         for start in range(0, len(queries), size):
             logprobs += label_logprobs(queries[start : start + size], sampler)
             progress(len(responses) + len(logprobs), total)
-    path = context.attempt.evaluation / f"{choice.name}.parquet"
-    iteration = context.attempt.id.iteration
+    attempt, iteration = context.attempt, context.attempt.id.iteration
+    path = attempt.evaluation / f"{choice.name}.parquet"
     table = generations_to_table(
         prompts, responses, iteration=iteration, benchmark=choice.name, policy=policy.name
     )
     write_table(path, table)
-    return path, benchmark.evaluate(responses, logprobs)
+    outcomes = benchmark.outcomes(responses, logprobs)
+    parts = outcomes_to_table(outcomes, iteration=iteration, benchmark=choice.name)
+    write_table(attempt.outcomes(choice.name), parts)
+    written = [path, attempt.outcomes(choice.name)]
+    if isinstance(benchmark, ReadsResponses):
+        write_json(attempt.response_records(choice.name), benchmark.response_records(responses))
+        written.append(attempt.response_records(choice.name))
+    return written, benchmark.evaluate(responses, logprobs) | interval_metrics(outcomes)
+
+
+def interval_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """`<figure>_ci_low` and `<figure>_ci_high` of every figure that has an interval."""
+    metrics: dict[str, float] = {}
+    for name, interval in confidence_intervals(outcomes).items():
+        metrics[f"{name}{CI_LOW}"] = interval.low
+        metrics[f"{name}{CI_HIGH}"] = interval.high
+    return metrics
 
 
 def _asked(benchmark: Benchmark, sampler: Sampler, batch_size: int) -> Sequence[Prompt]:

@@ -17,6 +17,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 308, 12, 160
 NUM_BINS = 24
 MAX_POINTS = 300
 """More points of one line than this cannot be told apart at the plot's size."""
+MAX_TABLE_ROWS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +26,8 @@ class Series:
 
     label: str
     points: Sequence[tuple[float, float]]
-    errors: Sequence[float] = ()
-    """Standard error of each y, drawn as a bar of one each way; empty for none."""
+    intervals: Sequence[tuple[float, float] | None] = ()
+    """Ends of each y's interval, drawn as a bar and a band; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class DrawnSeries:
     path: str
     points: tuple[tuple[float, float], ...] = ()
     error_path: str = ""
+    band_path: str = ""
+    """The outline of the area between the ends of the intervals, where every point has one."""
     mean_at: float | None = None
     """x of a mean's mark, for histograms."""
 
@@ -64,6 +67,10 @@ class Chart:
     y_ticks: tuple[Tick, ...]
     summary: str
     """What a reader who cannot see the plot should know."""
+    columns: tuple[str, ...] = ()
+    """Head of `rows`: x, then the series."""
+    rows: tuple[tuple[str, ...], ...] = ()
+    """The plot as a table, for who cannot see it; every so many points where they are many."""
 
 
 def line_chart(
@@ -85,9 +92,9 @@ def line_chart(
     if not cleaned:
         return None
     xs = [x for each in cleaned for x, _ in each.points]
-    lows = [y - e for each in cleaned for (_, y), e in zip(each.points, each.errors, strict=True)]
-    highs = [y + e for each in cleaned for (_, y), e in zip(each.points, each.errors, strict=True)]
-    y_low, y_high = min(lows), max(highs)
+    reached = [y for each in cleaned for _, y in each.points]
+    reached += [end for each in cleaned for ends in each.intervals if ends for end in ends]
+    y_low, y_high = min(reached), max(reached)
     if from_zero:
         y_low = min(0.0, *(y for each in cleaned for _, y in each.points))
         y_high = 1.0 if y_low == y_high == 0 else y_high  # nothing but zeros lies on the axis
@@ -104,6 +111,8 @@ def line_chart(
         x_ticks=tuple(Tick(x_scale(x), tick_text(x)) for x in x_ticks),
         y_ticks=tuple(Tick(y_scale(y), tick_text(y)) for y in y_ticks),
         summary=f"{title}. " + " ".join(_describe(each) for each in cleaned),
+        columns=(x_label, *(each.label or "value" for each in cleaned)),
+        rows=_line_rows(cleaned),
     )
 
 
@@ -135,6 +144,8 @@ def histogram(title: str, groups: Sequence[tuple[str, Sequence[float]]]) -> Char
         x_ticks=tuple(Tick(x_scale(x), tick_text(x)) for x in nice_ticks(low, high)),
         y_ticks=tuple(Tick(y_scale(y), tick_text(y)) for y in y_ticks),
         summary=" ".join([f"{title}.", *described]),
+        columns=("from", "to", *(label for label, _ in finite)),
+        rows=_bin_rows(counts, low, high),
     )
 
 
@@ -183,9 +194,11 @@ def nice_ticks(
 
 
 def tick_text(value: float) -> str:
-    """Four significant digits at most, without trailing zeros: 0.05, 12.5, 1500."""
+    """Four significant digits at most, without trailing zeros: 0.05, 12.5, 1500, 1.5e-04."""
     if abs(value) < 1e-12:
         return "0"
+    if abs(value) < 0.001:
+        return f"{value:.2g}" if "e" in f"{value:.2g}" else f"{value:.1e}".replace(".0e", "e")
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
@@ -206,11 +219,11 @@ class _Scale:
 
 
 def _finite(series: Series) -> Series:
-    """Finite points only, thinned to `MAX_POINTS`; an error for each of them."""
-    errors = series.errors or [0.0] * len(series.points)
+    """Finite points only, thinned to `MAX_POINTS`; each with an interval or None."""
+    intervals = series.intervals or [None] * len(series.points)
     kept = [
-        (point, error if math.isfinite(error) else 0.0)
-        for point, error in zip(series.points, errors, strict=True)
+        (point, ends if ends and all(map(math.isfinite, ends)) and ends[0] < ends[1] else None)
+        for point, ends in zip(series.points, intervals, strict=True)
         if all(map(math.isfinite, point))
     ]
     every = -(-len(kept) // MAX_POINTS) or 1
@@ -220,19 +233,48 @@ def _finite(series: Series) -> Series:
     return Series(
         label=series.label,
         points=[point for point, _ in thinned],
-        errors=[error for _, error in thinned],
+        intervals=[ends for _, ends in thinned],
     )
 
 
 def _draw_line(series: Series, x_scale: _Scale, y_scale: _Scale) -> DrawnSeries:
     points = tuple((x_scale(x), y_scale(y)) for x, y in series.points)
-    bars = [
-        f"M{x_scale(x)} {min(y_scale(y - error), BOTTOM)}V{max(y_scale(y + error), TOP)}"
-        for (x, y), error in zip(series.points, series.errors, strict=True)
-        if error > 0
+    ends = [
+        (x_scale(x), min(y_scale(low_high[0]), BOTTOM), max(y_scale(low_high[1]), TOP))
+        for (x, _), low_high in zip(series.points, series.intervals, strict=True)
+        if low_high
     ]
-    path = "M" + "L".join(f"{x} {y}" for x, y in points)
-    return DrawnSeries(label=series.label, path=path, points=points, error_path="".join(bars))
+    band = [f"{x} {top}" for x, _, top in ends] + [f"{x} {low}" for x, low, _ in reversed(ends)]
+    return DrawnSeries(
+        label=series.label,
+        path="M" + "L".join(f"{x} {y}" for x, y in points),
+        points=points,
+        error_path="".join(f"M{x} {low}V{top}" for x, low, top in ends),
+        band_path=f"M{'L'.join(band)}Z" if len(ends) == len(points) > 1 else "",
+    )
+
+
+def _line_rows(series: Sequence[Series]) -> tuple[tuple[str, ...], ...]:
+    """One row an x, `MAX_TABLE_ROWS` at most; a dash where a line has no point."""
+    written: list[dict[float, str]] = []
+    for each in series:
+        texts = {}
+        for (x, y), ends in zip(each.points, each.intervals, strict=True):
+            texts[x] = tick_text(y) + (f" [{', '.join(map(tick_text, ends))}]" if ends else "")
+        written.append(texts)
+    xs = sorted({x for texts in written for x in texts})
+    every = -(-len(xs) // MAX_TABLE_ROWS)
+    return tuple((tick_text(x), *(texts.get(x, "–") for texts in written)) for x in xs[::every])
+
+
+def _bin_rows(
+    counts: Sequence[Sequence[int]], low: float, high: float
+) -> tuple[tuple[str, ...], ...]:
+    width = (high - low) / len(counts[0])
+    return tuple(
+        (tick_text(low + n * width), tick_text(low + (n + 1) * width), *(str(c[n]) for c in counts))
+        for n in range(len(counts[0]))
+    )
 
 
 def _steps(counts: Sequence[int], y_scale: _Scale) -> str:

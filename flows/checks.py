@@ -9,13 +9,17 @@ from pathlib import Path
 
 from csr.checkpoints import base_policy, check_weights, resolve_model
 from csr.errors import ConfigError
-from csr.prompts import LoadedPrompts, PromptCheck, load_prompts
+from csr.prompt_files import PromptFiles
+from csr.prompts import LoadedPrompts, PromptCheck, checked_prompts
 from csr.protocols import Json
 from csr.rendering import load_processor
 from csr.types import Prompt
-from flows.config import WORLD_MARK, Recipe, SimilarityChoice, of_iteration
+from flows.choices import SimilarityChoice
+from flows.config import WORLD_MARK, Recipe, of_iteration
 from flows.progress import stage_progress
+from flows.reading import read_records
 from storage.atomic import require_free_space
+from storage.images import ImageStore
 
 ITERATION_BYTES_PER_WEIGHT_BYTE = 1.5
 """A merged checkpoint, its adapter, and the tables beside them."""
@@ -62,11 +66,18 @@ def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
                 _check_similarity(choice)
     check_weights(sorted(model.glob("*.safetensors")))
     weight_bytes = sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    needed = weight_bytes * ITERATION_BYTES_PER_WEIGHT_BYTE * recipe.num_iterations
-    require_free_space(home, SMALLEST_FREE_BYTES + int(needed))
-    own = {n: _load(each, [each], model) for n, each in changed.items() if _differs(each, recipe)}
+    needed = int(weight_bytes * ITERATION_BYTES_PER_WEIGHT_BYTE * recipe.num_iterations)
+    require_free_space(home, SMALLEST_FREE_BYTES + needed)
+    images = ImageStore(home)
+    own = {
+        number: _load(each, [each], model, images)
+        for number, each in changed.items()
+        if _differs(each, recipe)
+    }
     sharing = [each for number, each in changed.items() if number not in own]
-    loaded = _load(recipe, [recipe, *sharing], model)
+    loaded = _load(recipe, [recipe, *sharing], model, images)
+    image_bytes = images.missing_bytes([loaded.kept_images, *(o.kept_images for o in own.values())])
+    require_free_space(home, SMALLEST_FREE_BYTES + needed + image_bytes)
     everything = [prompt for found in (loaded, *own.values()) for prompt in found.prompts]
     for each in (recipe, *changed.values()):
         refuse_leaks(each, everything)
@@ -76,10 +87,14 @@ def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
 
 def _differs(one: Recipe, other: Recipe) -> bool:
     """Whether the two read other prompts."""
-    return (one.data.prompts, one.data.images) != (other.data.prompts, other.data.images)
+    return any(
+        getattr(one.data, name) != getattr(other.data, name) for name in PromptFiles.model_fields
+    )
 
 
-def _load(recipe: Recipe, readers: Sequence[Recipe], model: Path) -> LoadedPrompts:
+def _load(
+    recipe: Recipe, readers: Sequence[Recipe], model: Path, images: ImageStore
+) -> LoadedPrompts:
     """The recipe's prompts that every reader can use."""
     checks = [_prompt_check(reader, model) for reader in readers]
 
@@ -88,9 +103,9 @@ def _load(recipe: Recipe, readers: Sequence[Recipe], model: Path) -> LoadedPromp
             each(prompt, image_size)
 
     with stage_progress("check prompts and images") as progress:
-        return load_prompts(
-            Path(recipe.data.prompts),
-            Path(recipe.data.images),
+        return checked_prompts(
+            read_records(recipe.data),
+            image_place=images.path,
             on_bad_record=recipe.data.on_bad_record,
             max_bad_share=recipe.data.max_bad_share,
             check=check,

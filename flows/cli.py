@@ -17,17 +17,58 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from csr.errors import CSRError, RunFailed, VerdictsWanted
-from flows import cli_look, cli_plan, cli_review, cli_track
-from flows.cli_options import Common, RecipeOptions, answer, print_json, print_table, say
-from flows.shipped import DEMO_RECIPE, recipe_path
+from flows import (
+    cli_export,
+    cli_lmms,
+    cli_look,
+    cli_plan,
+    cli_review,
+    cli_score,
+    cli_serve,
+    cli_shell,
+    cli_track,
+)
+from flows.cli_options import (
+    SHELL,
+    START,
+    WORK,
+    Common,
+    IterationId,
+    RecipeOptions,
+    absolute_home,
+    answer,
+    examples,
+    print_json,
+    print_table,
+    say,
+)
+from flows.shipped import DEMO_RECIPE
 from flows.stage_names import StageName
 
 if TYPE_CHECKING:
     from flows.command import Outcome
 
+FIRST_STEPS = """\
+**First steps**
+
+```sh
+csr doctor                          # does this machine have what it takes?
+csr demo                            # the whole loop on a CPU, in minutes
+csr ls                              # the run that it made
+csr ls RUN                          # its iterations with their figures
+csr report RUN                      # one HTML page about it
+csr validate recipes/own_data.yaml  # then your own images: docs/own_data.md
+```"""
+
 app = App(
     name="csr",
-    help="Self-rewarding training for vision-language models.",
+    help=(
+        "Self-rewarding training for vision-language models.\n\n"
+        "A policy samples its own answers, a reward ranks them, the policy learns from the best "
+        "and the worst, and held-out images tell whether it hallucinates less: one iteration. "
+        "`csr COMMAND --help` has examples."
+    ),
+    help_epilogue=FIRST_STEPS,
     version=lambda: importlib.metadata.version("csr"),
     suppress_keyboard_interrupt=False,  # `main` says how the run goes on
 )
@@ -35,18 +76,43 @@ app = App(
 app.command(cli_look.app, name="*")
 app.command(cli_plan.app, name="*")
 app.command(cli_review.app, name="*")
+app.command(cli_export.app, name="*")
 app.command(cli_track.app, name="*")
+app.command(cli_score.app, name="*")
+app.command(cli_lmms.app, name="*")
+app.command(cli_serve.app, name="*")
+app.command(cli_shell.app, name="*")
+
+for flag in ("--help", "--version"):
+    app[flag].group = SHELL
 
 
-@app.command
+@app.command(
+    group=START,
+    sort_key=2,
+    help_epilogue=examples(
+        "csr demo",
+        "csr demo --set seed=8",
+        "csr demo --set num_iterations=1 --home runs/short",
+    ),
+)
 def demo(*, options: RecipeOptions = RecipeOptions(), common: Common = Common()) -> int:
     """Run CSR on the embedded tiny world: CPU only, no downloads."""
     return _launch(DEMO_RECIPE, options, common, offline=True)
 
 
-@app.command
+@app.command(
+    group=WORK,
+    sort_key=1,
+    help_epilogue=examples(
+        "csr run recipes/tiny.yaml",
+        "csr run recipes/tiny.yaml --run-id mine --set seed=8",
+        "csr run recipes/own_data.yaml --set policy.model=/path/to/a/model",
+    ),
+)
 def run(
     recipe: Path,
+    /,
     *,
     run_id: str | None = None,
     options: RecipeOptions = RecipeOptions(),
@@ -64,18 +130,28 @@ def run(
     return _launch(recipe, options, common, run_id=run_id)
 
 
-@app.command
+@app.command(
+    group=WORK,
+    sort_key=2,
+    help_epilogue=examples(
+        "csr rerun tiny-2b8a/02",
+        "csr rerun tiny-2b8a/02 --set trainer.learning_rate=1e-4",
+        "csr rerun tiny-2b8a/02 --from pair --until pair     # pairs alone, in seconds",
+    ),
+)
 def rerun(
-    iteration_id: str,
+    iteration_id: IterationId,
+    /,
     *,
     from_stage: Annotated[StageName | None, Parameter(name="--from")] = None,
     until_stage: Annotated[StageName | None, Parameter(name="--until")] = None,
     options: RecipeOptions = RecipeOptions(),
     common: Common = Common(),
 ) -> int:
-    """Do one iteration over from the same inputs, in a new attempt that overwrites nothing.
+    """Do one iteration over from the same inputs, overwriting nothing.
 
-    Interrupted, the same command goes on with that attempt. `csr promote` makes it count.
+    It is a new attempt, such as `tiny-2b8a/02.2`, which `csr promote` makes count. Interrupted, the
+    same command goes on with that attempt.
 
     Parameters
     ----------
@@ -92,7 +168,7 @@ def rerun(
 
     environment.apply(common.home)
     request = IterationRequest(
-        home=_absolute(common),
+        home=absolute_home(common),
         iteration_id=iteration_id,
         settings=options.set,
         from_stage=from_stage,
@@ -103,20 +179,30 @@ def rerun(
     return answer(listing.iteration(common.home, attempt_id), listing.iteration_table, common)
 
 
-@app.command
+@app.command(
+    group=WORK,
+    sort_key=5,
+    help_epilogue=examples(
+        "csr evaluate tiny-2b8a/02",
+        "csr evaluate /path/to/a/model --recipe recipes/own_data.yaml",
+    ),
+)
 def evaluate(
-    target: str,
+    target: IterationId,
+    /,
     *,
     recipe: Path | None = None,
     options: RecipeOptions = RecipeOptions(),
     common: Common = Common(),
 ) -> int:
-    """Ask a policy the benchmarks' questions, as a run without iterations.
+    """Ask a policy, or any model, the benchmarks' questions.
+
+    It becomes a run without iterations.
 
     Parameters
     ----------
     target
-        An iteration, such as `tiny-4f2a/02`, whose policy is asked; or a model's directory
+        An iteration, such as `tiny-2b8a/02`, whose policy is asked; or a model's directory
         or hub id.
     recipe
         Recipe whose benchmarks are asked; a model needs one, an iteration has its run's.
@@ -125,7 +211,7 @@ def evaluate(
     from flows.forms import EvaluateRequest
 
     request = EvaluateRequest(
-        home=_absolute(common),
+        home=absolute_home(common),
         target=target,
         recipe=None if recipe is None else str(recipe),
         settings=options.set,
@@ -133,86 +219,22 @@ def evaluate(
     return _do(lambda: command.evaluate(request), common)
 
 
-@app.command
-def serve(
-    *,
-    recipe: Path = DEMO_RECIPE,
-    cron: str | None = None,
-    run_id: str | None = None,
-    port: int = 4200,
-    options: RecipeOptions = RecipeOptions(),
-    common: Common = Common(),
-) -> int:
-    """Serve the deployments csr-run, csr-iteration and csr-evaluate, with the flow UI.
-
-    Parameters
-    ----------
-    recipe
-        What csr-run runs unless its form says otherwise.
-    cron
-        When to start it, such as "0 1 * * *"; by default only when asked.
-    run_id
-        Name of its run; `{date}` stands for the day, so that each night is a run of its own.
-    port
-        Port of the flow UI on this machine, where PREFECT_API_URL names no other server.
-    """
-    from flows import environment, serving
-    from flows.forms import RunRequest
-    from flows.home import make_home
-
-    make_home(common.home)
-    environment.apply(common.home, console_level="INFO")
-    request = RunRequest(
-        home=_absolute(common),
-        recipe=str(recipe_path(recipe).absolute()),
-        settings=options.set,
-        run_id=run_id,
-    )
-    serving.serve(port, cron, request)
-    return 0
-
-
-@app.command
-def deploy(*, cron: str | None = None, common: Common = Common()) -> int:
-    """Tell the Prefect server at PREFECT_API_URL about pool, limits, deployments, automations.
-
-    Parameters
-    ----------
-    cron
-        When to start csr-run, UTC, such as "0 1 * * *"; schedules that are there stay.
-    """
-    from flows import deploying, environment
-    from flows.home import make_home
-
-    make_home(common.home)
-    environment.apply(common.home)
-    return answer({"done": deploying.deploy(cron)}, lambda shape: "\n".join(shape["done"]), common)
-
-
-@app.command
-def worker(*, num_flow_runs: int = 1, common: Common = Common()) -> int:
-    """Work on the runs of the work pool `csr`, until stopped.
-
-    Parameters
-    ----------
-    num_flow_runs
-        Flow runs at once; one for each set of GPUs.
-    """
-    from flows import environment
-    from flows.home import make_home
-
-    make_home(common.home)
-    environment.apply(common.home, console_level="INFO")
-    from flows.worker import work
-
-    return work(num_flow_runs=num_flow_runs)
-
-
-@app.command
-def promote(attempt_id: str, *, common: Common = Common()) -> int:
-    """Make one attempt, such as `tiny-4f2a/02.2`, the one that later iterations build on.
+@app.command(
+    group=WORK,
+    sort_key=3,
+    help_epilogue=examples(
+        "csr promote tiny-2b8a/02.2",
+    ),
+)
+def promote(attempt_id: IterationId, /, *, common: Common = Common()) -> int:
+    """Make one attempt the one that later iterations build on.
 
     Iterations built on another one are stale from then on; `csr run` makes them anew.
+
+    Parameters
+    ----------
+    attempt_id
+        RUN/NN.A, as `csr rerun` names it.
     """
     from flows import environment, promotion
 
@@ -257,7 +279,7 @@ def _launch(
     from flows.forms import RunRequest
 
     request = RunRequest(
-        home=_absolute(common), recipe=str(recipe), settings=options.set, run_id=run_id
+        home=absolute_home(common), recipe=str(recipe), settings=options.set, run_id=run_id
     )
     return _do(lambda: command.run(request), common, offline=offline)
 
@@ -275,9 +297,3 @@ def _do(work: Callable[[], Outcome], common: Common, *, offline: bool = False) -
         return print_json({**shape, "report": str(outcome.report)})
     print_table(listing.table(shape))
     return say(f"Report: {outcome.report}")
-
-
-def _absolute(common: Common) -> str:
-    from flows.home import open_store
-
-    return str(open_store(common.home).home)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from flows.cli_options import (
+    LOOK,
+    START,
     Common,
+    Flag,
+    IterationId,
     RecipeOptions,
+    RunId,
     answer,
+    examples,
     print_json,
     print_table,
     say,
@@ -21,9 +26,17 @@ from flows.cli_options import (
 app = App()
 
 
-@app.command
+@app.command(
+    group=START,
+    sort_key=4,
+    help_epilogue=examples(
+        "csr validate recipes/own_data.yaml",
+        "csr validate recipes/tiny.yaml --set source.preset=paper",
+        "csr validate recipes/tiny.yaml --json",
+    ),
+)
 def validate(
-    recipe: Path, *, options: RecipeOptions = RecipeOptions(), common: Common = Common()
+    recipe: Path, /, *, options: RecipeOptions = RecipeOptions(), common: Common = Common()
 ) -> int:
     """Check a recipe and print it with every default filled in.
 
@@ -45,9 +58,16 @@ def validate(
     return 0
 
 
-@app.command
-def recipes(name: str | None = None, *, common: Common = Common()) -> int:
-    """List the recipes that come with csr, or print one: `csr recipes own_data > mine.yaml`.
+@app.command(
+    group=START,
+    sort_key=3,
+    help_epilogue=examples(
+        "csr recipes",
+        "csr recipes own_data > mine.yaml",
+    ),
+)
+def recipes(name: str | None = None, /, *, common: Common = Common()) -> int:
+    """List the recipes that come with csr, or print one.
 
     Parameters
     ----------
@@ -62,8 +82,16 @@ def recipes(name: str | None = None, *, common: Common = Common()) -> int:
     return answer({"recipes": shipped.shipped_recipes()}, shipped.table, common)
 
 
-@app.command
-def ls(run_id: str | None = None, *, common: Common = Common()) -> int:
+@app.command(
+    group=LOOK,
+    sort_key=1,
+    help_epilogue=examples(
+        "csr ls                # all runs",
+        "csr ls tiny-2b8a      # its iterations with their figures",
+        "csr ls --json",
+    ),
+)
+def ls(run_id: RunId | None = None, /, *, common: Common = Common()) -> int:
     """List the runs, or the iterations of one run.
 
     Parameters
@@ -77,19 +105,44 @@ def ls(run_id: str | None = None, *, common: Common = Common()) -> int:
     return answer(shape, listing.table, common)
 
 
-@app.command
-def show(iteration_id: str, *, common: Common = Common()) -> int:
-    """Show one iteration, such as `tiny-4f2a/02`, or an attempt of it, `tiny-4f2a/02.1`."""
+@app.command(
+    group=LOOK,
+    sort_key=2,
+    help_epilogue=examples(
+        "csr show tiny-2b8a/02",
+        "csr show tiny-2b8a/02.1 --json",
+    ),
+)
+def show(iteration_id: IterationId, /, *, common: Common = Common()) -> int:
+    """Show one iteration: counts, tables, seconds, policy and gates.
+
+    Parameters
+    ----------
+    iteration_id
+        RUN/NN, or RUN/NN.A for one certain attempt; RUN/00 is the base model.
+    """
     from flows import listing
 
     return answer(listing.iteration(common.home, iteration_id), listing.iteration_table, common)
 
 
-@app.command
+@app.command(
+    group=LOOK,
+    sort_key=3,
+    help_epilogue=examples(
+        "csr trace tiny-2b8a 7",
+        "csr trace tiny-2b8a 7 --iteration 2",
+    ),
+)
 def trace(
-    run_id: str, prompt_id: str, *, iteration: int | None = None, common: Common = Common()
+    run_id: RunId,
+    prompt_id: str,
+    /,
+    *,
+    iteration: int | None = None,
+    common: Common = Common(),
 ) -> int:
-    """Follow one prompt: its tree, its responses and its preference pair.
+    """Follow one prompt: its tree, responses and preference pair.
 
     Parameters
     ----------
@@ -100,32 +153,48 @@ def trace(
     iteration
         Which iteration's tree; by default the latest in which the prompt was sampled.
     """
-    from flows import tracing
+    from flows import trace_view, tracing
 
-    return answer(tracing.trace(common.home, run_id, prompt_id, iteration), tracing.tree, common)
+    shape = tracing.trace(common.home, run_id, prompt_id, iteration)
+    return answer(shape, trace_view.tree, common)
 
 
-@app.command
-def diff(attempt_id: str, other_id: str, *, common: Common = Common()) -> int:
-    """Compare two attempts, or iterations: settings, counts, pairs and figures.
+@app.command(
+    group=LOOK,
+    sort_key=4,
+    help_epilogue=examples(
+        "csr diff tiny-2b8a/02.1 tiny-2b8a/02.2",
+        "csr diff tiny-2b8a/01 tiny-2b8a/02",
+    ),
+)
+def diff(attempt_id: IterationId, other_id: IterationId, /, *, common: Common = Common()) -> int:
+    """Compare two attempts: settings, counts, pairs and figures.
 
     Parameters
     ----------
     attempt_id
-        The first, such as `tiny-4f2a/02.1`.
+        The first: RUN/NN, or RUN/NN.A for one certain attempt.
     other_id
-        The second, such as `tiny-4f2a/02.2`.
+        The second.
     """
     from flows import diffing
 
     return answer(diffing.diff(common.home, attempt_id, other_id), diffing.table, common)
 
 
-@app.command
+@app.command(
+    group=LOOK,
+    sort_key=5,
+    help_epilogue=examples(
+        "csr compare tiny-2b8a tiny-91c0",
+        "csr compare tiny-2b8a random-03fe --control random",
+        "csr compare tiny-2b8a --markdown --plot recall.svg",
+    ),
+)
 def compare(
-    *run_ids: str,
+    *run_ids: RunId,
     control: str | None = None,
-    markdown: Annotated[bool, Parameter(negative="")] = False,
+    markdown: Flag = False,
     plot: Path | None = None,
     common: Common = Common(),
 ) -> int:
@@ -157,8 +226,15 @@ def compare(
     return print_table(views.to_rich(comparison))
 
 
-@app.command
-def report(run_id: str, *, output: Path | None = None, common: Common = Common()) -> int:
+@app.command(
+    group=LOOK,
+    sort_key=6,
+    help_epilogue=examples(
+        "csr report tiny-2b8a",
+        "csr report tiny-2b8a --output report.html",
+    ),
+)
+def report(run_id: RunId, /, *, output: Path | None = None, common: Common = Common()) -> int:
     """Write one self-contained HTML page about a run.
 
     Parameters
@@ -174,9 +250,17 @@ def report(run_id: str, *, output: Path | None = None, common: Common = Common()
     return print_json({"run_id": run_id, "report": str(path)}) if common.json else say(path)
 
 
-@app.command
-def verify(run_id: str, *, common: Common = Common()) -> int:
-    """Read every file of a run again, against its checksum. Exit status 1 where one differs.
+@app.command(
+    group=LOOK,
+    sort_key=7,
+    help_epilogue=examples(
+        "csr verify tiny-2b8a",
+    ),
+)
+def verify(run_id: RunId, /, *, common: Common = Common()) -> int:
+    """Read every file of a run again, against its checksum.
+
+    Exit status 1 where one differs.
 
     Parameters
     ----------
@@ -190,9 +274,18 @@ def verify(run_id: str, *, common: Common = Common()) -> int:
     return 1 if shape["problems"] else 0
 
 
-@app.command
-def doctor(*, mend: bool = False, common: Common = Common()) -> int:
+@app.command(
+    group=START,
+    sort_key=1,
+    help_epilogue=examples(
+        "csr doctor",
+        "csr doctor --json",
+    ),
+)
+def doctor(*, mend: Flag = False, common: Common = Common()) -> int:
     """Check this machine: Python, packages, GPU, memory, disk.
+
+    Exit status 1 where something fails.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the verbs of the `csr` command share: their options, and how they answer."""
+"""What the verbs of the `csr` command share: groups, options, examples, and how they answer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter, Token
+from cyclopts import Group, Parameter, Token
 
 from csr.errors import ConfigError
+from flows.completing import DEFAULT_HOME, iteration_ids, run_ids
 
 WIDTH_WITHOUT_TERMINAL = 200
 """Characters."""
+
+# The groups of `csr --help`, in the order in which a newcomer needs them.
+START = Group("First steps", sort_key=1)
+WORK = Group("Run", sort_key=2)
+LOOK = Group("Look", sort_key=3)
+HAND_OVER = Group("Hand over", sort_key=4)
+SERVE = Group("Unattended", sort_key=5)
+SHELL = Group("The command itself", sort_key=6)
+COMMON = Group("Common options", sort_key=9)
+
+RunId = Annotated[str, Parameter(completer=run_ids)]
+"""A run, such as `tiny-2b8a`."""
+IterationId = Annotated[str, Parameter(completer=iteration_ids)]
+"""An iteration, `tiny-2b8a/02`, or one attempt of it, `tiny-2b8a/02.1`."""
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+"""Off unless it is given."""
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help. Each line is a command that works as it stands, with a remark
+    behind `#` where it needs one.
+    """
+    return "**Examples**\n\n```sh\n" + "\n".join(lines) + "\n```"
 
 
 def _named_folder(kind: Any, tokens: Sequence[Token]) -> Path:
@@ -24,14 +48,14 @@ def _named_folder(kind: Any, tokens: Sequence[Token]) -> Path:
     return Path(name)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=COMMON)
 @dataclass(frozen=True)
 class Common:
     """Options of every verb."""
 
-    home: Annotated[Path, Parameter(env_var="CSR_HOME", converter=_named_folder)] = Path("runs")
+    home: Annotated[Path, Parameter(env_var="CSR_HOME", converter=_named_folder)] = DEFAULT_HOME
     """Folder that holds all runs."""
-    json: Annotated[bool, Parameter(negative="")] = False
+    json: Flag = False
     """Print one JSON object on standard output; everything else goes to standard error."""
 
 
@@ -40,8 +64,17 @@ class Common:
 class RecipeOptions:
     """Options of the verbs that read a recipe."""
 
-    set: Annotated[tuple[str, ...], Parameter(consume_multiple=False, negative="")] = ()
-    """Override one setting, as in `--set reward.image_weight=0.5`; may be repeated."""
+    set: Annotated[
+        tuple[str, ...], Parameter(consume_multiple=False, negative="", show_default=False)
+    ] = ()
+    """Override one of its settings, as in `--set reward.image_weight=0.5`; may be repeated."""
+
+
+def absolute_home(common: Common) -> str:
+    """The home as a flow is told of it, which may run elsewhere."""
+    from flows.home import open_store
+
+    return str(open_store(common.home).home)
 
 
 def answer(shape: Any, table: Callable[[Any], Any], common: Common) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from flows.cli_options import Common, RecipeOptions, answer
+from flows.cli_options import START, Common, RecipeOptions, answer, examples
 
 app = App()
 
@@ -49,15 +49,26 @@ class PlanOptions:
     """Pairs or demonstrations of a prompt; by default the most that its source can make."""
 
 
-@app.command
+@app.command(
+    group=START,
+    sort_key=5,
+    help_epilogue=examples(
+        "csr plan recipes/csr_llava15_7b.yaml --model-geometry llava-1.5-7b",
+        "csr plan recipes/own_data.yaml --gpu A100 --set policy.model=/path/to/a/model",
+        "csr plan recipes/tiny.yaml --gpu CPU --json",
+    ),
+)
 def plan(
     recipe: Path,
+    /,
     *,
     assumed: PlanOptions = PlanOptions(),
     options: RecipeOptions = RecipeOptions(),
     common: Common = Common(),
 ) -> int:
-    """Estimate what a run will take: hours, GPU memory, disk and RAM. Nothing is started.
+    """Estimate what a run will take: hours, GPU memory, disk and RAM.
+
+    Nothing is started.
 
     Parameters
     ----------

@@ -8,21 +8,30 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from csr.errors import ConfigError
-from flows.cli_options import Common, answer, print_json, say
+from flows.cli_options import WORK, Common, IterationId, answer, examples, print_json, say
 
 app = App()
 
 
-@app.command
+@app.command(
+    group=WORK,
+    sort_key=4,
+    help_epilogue=examples(
+        "csr review tiny-2b8a/01",
+        "csr review tiny-2b8a/01 --export tasks.json     # for Label Studio",
+        "csr review tiny-2b8a/01 --import export.json",
+    ),
+)
 def review(
-    iteration_id: str,
+    iteration_id: IterationId,
+    /,
     *,
     port: int = 7860,
     export_file: Annotated[Path | None, Parameter(name="--export")] = None,
     import_file: Annotated[Path | None, Parameter(name="--import")] = None,
     common: Common = Common(),
 ) -> int:
-    """Judge an iteration's responses on a page in the browser, where a run waits for people.
+    """Judge responses in the browser, where a run waits for people.
 
     Parameters
     ----------

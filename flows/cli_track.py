@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from flows.cli_options import Common, RecipeOptions, answer
+from flows.cli_options import HAND_OVER, Common, RecipeOptions, RunId, answer, examples
 
 app = App()
 
 
-@app.command
+@app.command(
+    group=HAND_OVER,
+    sort_key=2,
+    help_epilogue=examples(
+        "csr track tiny-2b8a tensorboard",
+        "csr track tiny-2b8a wandb --set project=csr",
+    ),
+)
 def track(
-    run_id: str,
+    run_id: RunId,
     tracker: str | None = None,
+    /,
     *,
     options: RecipeOptions = RecipeOptions(),
     common: Common = Common(),
 ) -> int:
-    """Show a run in TensorBoard, trackio or wandb: what is not there yet is logged.
+    """Show a run in TensorBoard, trackio or wandb.
+
+    What is not there yet is logged.
 
     Parameters
     ----------

@@ -7,10 +7,12 @@ less hallucinates less, which is no gain.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from csr.errors import ConfigError
+from csr.protocols import Json
 from flows.matched_recall import RECALL_FALLS, chair_s_at
+from flows.paired import PairedTests
 
 COLUMNS = (
     "chair_s",
@@ -27,6 +29,12 @@ COLUMNS = (
     "pope_adversarial_accuracy",
     "distinct_2",
     "repetition",
+    "amber_chair",
+    "amber_cover",
+    "amber_hal",
+    "amber_cog",
+    "amber_accuracy",
+    "amber_f1",
     "rationale_rouge_l",
     "spent_seconds",
     "spent_generated_tokens",
@@ -123,6 +131,12 @@ class Comparison:
     verdicts: tuple[Verdict, ...]
     matched: tuple[MatchedRow, ...] = ()
     """None where recall or CHAIR is not measured."""
+    tests: PairedTests = field(default_factory=PairedTests)
+    """Each run's last iteration against its base, and against the control of its seed."""
+    conditions: Mapping[str, Json] = field(default_factory=dict)
+    """Run -> benchmark -> under which conditions its figures hold."""
+    cautions: tuple[str, ...] = ()
+    """Why the figures of some runs are not comparable."""
 
 
 def compare_runs(

@@ -7,8 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flows.compare import Comparison, MatchedRow, Row, Spread
+from flows.paired import HEADER, NOTE, PairedTests
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 
@@ -36,6 +38,8 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     document = asdict(comparison)
     for value, verdict in zip(document["verdicts"], comparison.verdicts, strict=True):
         value["text"] = verdict.text
+    document["tests"] = [figure.as_json() for figure in comparison.tests.figures]
+    document["untested"] = dict(comparison.tests.untested)
     return document
 
 
@@ -44,7 +48,17 @@ def to_markdown(comparison: Comparison) -> str:
     rows = (_cells(row, comparison) for row in comparison.rows)
     table = markdown_table(_header(comparison), rows)
     verdicts = [f"- {verdict.text}" for verdict in comparison.verdicts]
-    return "\n".join([*table, "", *verdicts, "", *_matched_lines(comparison.matched)])
+    cautions = [f"- Caution: {caution}." for caution in comparison.cautions]
+    lines = [*table, "", *verdicts, *cautions, "", *_matched_lines(comparison.matched)]
+    return "\n".join([*lines, *_test_lines(comparison)])
+
+
+def _test_lines(comparison: Comparison) -> list[str]:
+    """Markdown table of the paired tests; nothing where there is none."""
+    figures = comparison.tests.figures
+    if not figures:
+        return []
+    return [*markdown_table(HEADER, [figure.cells() for figure in figures]), "", NOTE, ""]
 
 
 def _matched_lines(matched: Sequence[MatchedRow]) -> list[str]:
@@ -60,12 +74,35 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def to_rich(comparison: Comparison) -> Table:
-    """A table for the terminal, with the verdicts below it."""
+def to_rich(comparison: Comparison) -> Group:
+    """Tables for the terminal: the figures with the verdicts below, and the paired tests."""
+    from rich.console import Group
+
+    parts = [_figures_table(comparison)]
+    if comparison.tests.figures:
+        parts.append(tests_table(comparison.tests))
+    return Group(*parts)
+
+
+def tests_table(tests: PairedTests) -> Table:
+    """The paired tests for the terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(caption=Text("\n".join(verdict.text for verdict in comparison.verdicts)))
+    table = Table(*HEADER, title="Paired tests", caption=Text(NOTE))
+    table.caption_justify = "left"
+    for figure in tests.figures:
+        table.add_row(*map(Text, figure.cells()))
+    return table
+
+
+def _figures_table(comparison: Comparison) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    below = [verdict.text for verdict in comparison.verdicts]
+    below += [f"Caution: {caution}." for caution in comparison.cautions]
+    table = Table(caption=Text("\n".join(below)))
     table.caption_justify = "left"
     for title in _header(comparison):
         table.add_column(Text(title), overflow="fold")

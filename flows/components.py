@@ -7,7 +7,8 @@ out. A trainer's `READS` is the table it learns from. A sampler or trainer may o
 config)`, a `csr.prompts.PromptCheck` for that policy; a source `check_prompts(config)`, the same
 for its own needs; a similarity `check(config)`, the same for its own model. A source's
 `needs_json_schema(config)` says whether the sampler must have `FOLLOWS_JSON_SCHEMA = True`. What
-a component can tell of its work before a run, for `csr plan`, stands in `csr/planning.py`.
+a component can tell of its work before a run, for `csr plan`, stands in `csr/planning.py`. What a
+reader of prompts offers stands in `csr/prompt_files.py`.
 """
 
 from __future__ import annotations
@@ -68,19 +69,24 @@ class Component(BaseModel):
 
 
 def load(package: str, name: str) -> ModuleType:
-    """The module behind a component's name. ConfigError names the known ones.
+    """The module behind a component's name. ConfigError names the known ones."""
+    known = components(package)
+    if name not in known:
+        raise ConfigError(
+            f"There is no component {name!r} in {package}.{suggestion(name, list(known))} "
+            f"Known: {', '.join(known)}."
+        )
+    return known[name]
+
+
+def components(package: str) -> dict[str, ModuleType]:
+    """Name -> module of every component in the package, by name.
 
     Modules import nothing heavy, so looking at all of a package's files costs little.
     """
     files = pkgutil.iter_modules(importlib.import_module(package).__path__)
     modules = {file.name: importlib.import_module(f"{package}.{file.name}") for file in files}
-    known = sorted(key for key, module in modules.items() if hasattr(module, "build"))
-    if name not in known:
-        raise ConfigError(
-            f"There is no component {name!r} in {package}.{suggestion(name, known)} "
-            f"Known: {', '.join(known)}."
-        )
-    return modules[name]
+    return {name: modules[name] for name in sorted(modules) if hasattr(modules[name], "build")}
 
 
 def _settings(package: str, name: str, options: dict[str, Any]) -> ComponentConfig:

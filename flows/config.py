@@ -8,21 +8,30 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
 from csr.config import ComponentConfig, Location, Probability, locations
 from csr.errors import ConfigError, shown
 from csr.gates import Config as GatesConfig
+from csr.prompt_files import PromptFiles
 from csr.protocols import PreferenceSource
 from csr.world.settings import Config as WorldConfig
-from flows.components import Component
+from flows.choices import (
+    BenchmarkChoice,
+    CriticChoice,
+    SamplerChoice,
+    SimilarityChoice,
+    SourceChoice,
+    TrackerChoice,
+    TrainerChoice,
+)
 from flows.per_iteration import merged, refuse_fixed
 from flows.ray_settings import Config as RayConfig
+from flows.reading import absolute_pattern, check_settings
 from flows.recipe_file import apply_override, read_document
 from flows.stopping import Config as StopConfig
-from flows.tracker_choice import TrackerChoice
 from flows.validation import validate
 from rewards.settings import REWARD_PRESETS
 from rewards.settings import Config as RewardConfig
@@ -34,49 +43,9 @@ COMPONENT_FIELDS = (
 C = TypeVar("C", bound=ComponentConfig)
 
 
-class SamplerChoice(Component):
-    """A module of `csr/samplers`."""
-
-    package: ClassVar[str] = "csr.samplers"
-
-
-class SourceChoice(Component):
-    """A module of `csr/sources`."""
-
-    package: ClassVar[str] = "csr.sources"
-
-
-class TrainerChoice(Component):
-    """A module of `csr/trainers`."""
-
-    package: ClassVar[str] = "csr.trainers"
-
-
-class SimilarityChoice(Component):
-    """A module of `rewards/similarity`."""
-
-    package: ClassVar[str] = "rewards.similarity"
-
-
-class CriticChoice(Component):
-    """A module of `csr/critics`."""
-
-    package: ClassVar[str] = "csr.critics"
-
-
-class BenchmarkChoice(Component):
-    """A module of `csr/evaluation`."""
-
-    package: ClassVar[str] = "csr.evaluation"
-
-
-class DataConfig(ComponentConfig):
+class DataConfig(PromptFiles):
     """Where prompts come from."""
 
-    prompts: Location
-    """JSONL file, or JSON file in CSR's form: records with `id`, `image`, `input`."""
-    images: Location
-    """Folder that the records' image paths are relative to."""
     num_prompts_per_iteration: int = Field(default=128, ge=1)
     """Prompts sampled in one iteration."""
     prompt_order: Literal["fresh", "same"] = "fresh"
@@ -88,6 +57,11 @@ class DataConfig(ComponentConfig):
     max_bad_share: Probability = 0.05
     """Fraction of the prompt file's records that `skip` may leave out. Where more are bad, the
     run stops before anything is written: then the file is at fault, not a record."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        check_settings(self)
+        return self
 
 
 class PolicyConfig(ComponentConfig):
@@ -180,6 +154,9 @@ class Recipe(ComponentConfig):
                 f"evaluation names {repeated[0]!r} twice, and the figures of one would overwrite "
                 "those of the other. Keep one, or put the questions into one file."
             )
+        figures = [getattr(choice.module, "FIGURES", choice.name) for choice in self.evaluation]
+        if len(set(figures)) < len(figures):
+            raise ValueError(f"of {', '.join(names)} two report figures of one name. Keep one.")
         return self
 
     def _check_source(self, source: PreferenceSource) -> None:
@@ -305,7 +282,7 @@ def _existing(name: str, value: str) -> str | None:
     """The absolute path of what exists; None for what may be a name of something elsewhere."""
     try:
         path = Path(value).expanduser()
-        absolute = os.path.abspath(path) if path.exists() else None
+        absolute = os.path.abspath(path) if path.exists() else absolute_pattern(path)
         (absolute or value).encode()  # records are kept as UTF-8
     except (OSError, RuntimeError, UnicodeEncodeError) as error:
         reason = getattr(error, "strerror", error)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from csr.types import Demonstration, PreferencePair
 from flows.inert import as_code, fitting
 from flows.metric_names import DISTRIBUTIONS
-from flows.report import format_figure
+from flows.report_figures import format_figure
 from flows.reporting import response_parts
 from flows.thumbnails import thumbnail_uri
 

@@ -9,6 +9,8 @@ from typing import Any
 from csr.protocols import Json
 from flows import listing
 from flows.home import open_store
+from flows.metric_names import is_companion
+from flows.paired_attempts import compared
 from storage.attempt import AttemptDir, parse_iteration_id
 from storage.run_store import RunStore, differing_settings
 from storage.tables import read_table, table_files
@@ -24,12 +26,15 @@ def diff(home: Path, one_id: str, other_id: str) -> Json:
     `{"attempts": [a, b], "config": {key: [x, y]}, "counts": {...}, "tables": {name: {"equal",
     "content_sha256": [x, y]}}, "pairs": {"added": [prompt ids], "removed", "changed",
     "num_unchanged"}, "demonstrations": {as pairs}, "policy_equal", "policy_sha256": [x, y],
-    "metrics": {...}}`. `config`, `counts` and `metrics` list what differs alone. DataError where an
-    attempt does not exist.
+    "metrics": {...}, "tests": [{"metric", "before", "after", "difference", "ci_low", "ci_high",
+    "p_value", "p_adjusted", "method", "num_prompts", "num_images", ...}], "untested": {what:
+    why}}`. `config`, `counts` and `metrics` list what differs alone. DataError where an attempt
+    does not exist.
     """
     store = open_store(home)
     one, other = _attempt(store, one_id), _attempt(store, other_id)
     left, right = (listing.iteration(home, str(attempt.id)) for attempt in (one, other))
+    tests = compared([(one, other)])
     configs = [attempt.manifest.read().config for attempt in (one, other)]
     return {
         "attempts": [str(one.id), str(other.id)],
@@ -43,6 +48,8 @@ def diff(home: Path, one_id: str, other_id: str) -> Json:
         "policy_equal": left["policy"]["sha256"] == right["policy"]["sha256"],
         "policy_sha256": [left["policy"]["sha256"], right["policy"]["sha256"]],
         "metrics": differing_settings(left["metrics"], right["metrics"]),
+        "tests": [figure.as_json() for figure in tests.figures],
+        "untested": dict(tests.untested),
     }
 
 
@@ -51,7 +58,8 @@ def table(shape: Json) -> Any:
     from rich.table import Table
 
     view = Table("what", *shape["attempts"], title="Differences")
-    shown = {**shape, "metrics": _unless_unmeasured(shape["metrics"])}
+    figures = {k: v for k, v in shape["metrics"].items() if not is_companion(k)}
+    shown = {**shape, "metrics": _unless_unmeasured(figures)}
     for part in ("config", "counts", "metrics"):
         for name, values in shown[part].items():
             view.add_row(f"{part}.{name}", *map(_cell, values))
@@ -63,7 +71,19 @@ def table(shape: Json) -> Any:
     for name in ("pairs", "demonstrations"):
         for row in _prompt_rows(name, shape[name]):
             view.add_row(*row)
+    for test in shape["tests"]:
+        view.add_row(*_test_row(test))
     return view
+
+
+def _test_row(test: Json) -> tuple[str, str, str]:
+    """E.g. "test chair_s: difference -0.020 [-0.041, +0.001], p 0.062 (Holm 0.310)"."""
+    interval = ""
+    if test["ci_low"] is not None:
+        interval = f" [{test['ci_low']:+.3f}, {test['ci_high']:+.3f}]"
+    told = f"{test['difference']:+.3f}{interval}, p {test['p_value']:.3g}"
+    adjusted = f"Holm {test['p_adjusted']:.3g}; {test['method']}, {test['num_images']} images"
+    return f"test {test['metric']}", told, adjusted
 
 
 def _prompt_rows(table: str, change: Json) -> list[tuple[str, str, str]]:

@@ -22,9 +22,9 @@ MAX_NAME_CHARACTERS = 48
 
 def evaluation_of(request: EvaluateRequest) -> tuple[Recipe, str]:
     """The recipe of the evaluation and its run's ID. CSRError where either cannot work."""
-    attempt = _iteration(open_store(request.home_path), request.target)
+    attempt = named_iteration(open_store(request.home_path), request.target)
     if attempt is not None:
-        model, origin = _policy_path(attempt), str(attempt.id)
+        model, origin = policy_path(attempt), str(attempt.id)
     else:
         model, origin = request.target, Path(request.target).name
     settings = (
@@ -50,7 +50,7 @@ def evaluation_of(request: EvaluateRequest) -> tuple[Recipe, str]:
     return recipe, run_id_of(recipe)
 
 
-def _iteration(store: RunStore, target: str) -> AttemptDir | None:
+def named_iteration(store: RunStore, target: str) -> AttemptDir | None:
     """The attempt that `target` names; None where it is no ID of a run here."""
     try:
         asked = parse_iteration_id(target)
@@ -61,7 +61,8 @@ def _iteration(store: RunStore, target: str) -> AttemptDir | None:
     return store.attempt(asked.run_id, asked.iteration, asked.attempt)
 
 
-def _policy_path(attempt: AttemptDir) -> str:
+def policy_path(attempt: AttemptDir) -> str:
+    """The directory of the attempt's trained policy. DataError where it has none yet."""
     policy = attempt.manifest.read().policy_out
     if policy is None:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Text that a model or a data set wrote, for a markdown page: shown, never obeyed."""
+"""Text that a model or a data set wrote, for a markdown page or a terminal: shown, not obeyed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def as_code(text: str, max_characters: int = MAX_CHARACTERS) -> str:
     cut = line if len(line) <= max_characters else f"{line[:max_characters]} ... (cut)"
     seen = "".join("\ufffd" if _is_unseen(c) else c for c in cut)
     return f"`{seen or '(nothing)'}`"
+
+
+def on_terminal(text: str) -> str:
+    """As long as the text, without line ends and without characters that a terminal obeys."""
+    return "".join(" " if c in "\t\n\r" else "\ufffd" if _is_unseen(c) else c for c in text)
 
 
 def fitting(parts: Iterable[T], num_bytes: Callable[[T], int], max_bytes: int) -> list[T]:

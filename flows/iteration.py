@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from csr.memory import give_back_freed_memory
 from flows import stages
 from flows.at_once import each_at_once
 from flows.benchmarks import evaluate
@@ -73,6 +74,8 @@ def do_stage(context: IterationContext, stage: str, *shard: int, num_waves: int 
     """Run one stage, in this process; one that works in batches, in `num_waves` of them."""
     waves = {"num_waves": num_waves} if stage in BATCHED else {}
     STAGES[stage](context, *shard, **waves)
+    if stage in ENGINES and not context.only_look:
+        give_back_freed_memory()
 
 
 def is_done(context: IterationContext, stage: str, *shard: int) -> bool:

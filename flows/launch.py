@@ -17,13 +17,15 @@ from flows.forms import RunRequest
 from flows.gating import held_reason
 from flows.home import open_store
 from flows.iteration import is_finished
+from flows.progress import stage_progress
 from flows.reporting import write_report
 from flows.stopping import last_iteration
-from flows.tracker_choice import check_tracker
+from flows.tracker_check import check_tracker
 from flows.tracking import keep_tracker
 from flows.versions import package_versions
 from flows.work import engines_closed_at_end
 from flows.worlds import build_missing_world, locate_world
+from storage.images import ImageStore
 from storage.lineage import is_held
 from storage.manifest import Status
 from storage.rows import prompts_to_table, quarantine_to_table
@@ -152,9 +154,11 @@ def _create(store: RunStore, recipe: Recipe, run_id: str) -> None:
 
 
 def _prepare(store: RunStore, run_id: str, checked: CheckedInputs) -> None:
-    """Write what every iteration reads: prompts, quarantine, base policy."""
+    """Write what every iteration reads: images, prompts, quarantine, base policy."""
     files = []
     for iteration, loaded in ((None, checked.prompts), *checked.own_prompts.items()):
+        with stage_progress("keep images") as progress:
+            ImageStore(store.home).keep(loaded.kept_images, progress)
         if bad := loaded.bad_records:
             counts = ", ".join(f"{name} {n}" for name, n in loaded.skipped.items())
             logger.warning("%d records left out: %s", len(bad), counts)

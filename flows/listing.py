@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from csr.protocols import Json
+from flows import lmms_eval
+from flows.conditions import condition_line, read_conditions
 from flows.figures import sum_counts
 from flows.gating import verdicts_of
 from flows.home import open_store
+from flows.lmms_results import flat_figures
+from flows.metric_names import CI_HIGH, CI_LOW
 from storage.attempt import AttemptDir, parse_iteration_id
 from storage.lineage import is_stale, stale_iterations
 from storage.manifest import IterationManifest
@@ -93,6 +97,8 @@ def iteration(home: Path, iteration_id: str) -> Json:
         "tables": _tables(attempt),
         "seconds": _seconds(manifest),
         "policy": {"path": policy.get("model_path"), "sha256": policy.get("sha256")},
+        "benchmarks": read_conditions(attempt),
+        "lmms_eval": lmms_eval.stored(attempt),
         "gates": [dataclasses.asdict(verdict) for verdict in verdicts_of(attempt)],
     }
 
@@ -136,7 +142,13 @@ def iteration_table(shape: Json) -> Any:
         view.add_row("rerun of", shape["rerun_of"])
     for part in ("counts", "seconds", "metrics", "policy"):
         for name, value in shape[part].items():
-            view.add_row(f"{part}.{name}", _cell(value))
+            if part != "metrics" or not name.endswith((CI_LOW, CI_HIGH)):
+                view.add_row(f"{part}.{name}", _cell(value) + _interval(name, shape["metrics"]))
+    for name, conditions in shape["benchmarks"].items():
+        view.add_row(f"benchmarks.{name}", condition_line(conditions))
+    for said in shape["lmms_eval"]:
+        for name, value in flat_figures(said).items():
+            view.add_row(name, f"{_cell(value)}, lmms-eval {said['lmms_eval']}")
     for name, facts in shape["tables"].items():
         view.add_row(f"tables.{name}", f"{facts['rows']} rows, {facts['content_sha256'][:16]}")
     for verdict in shape["gates"]:
@@ -156,6 +168,13 @@ def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
     return f"{value:.4g}" if type(value) is float else str(value)
+
+
+def _interval(name: str, metrics: Json) -> str:
+    """E.g. " [0.041, 0.102]" behind a figure that has an interval."""
+    if f"{name}{CI_LOW}" not in metrics:
+        return ""
+    return f" [{metrics[name + CI_LOW]:.3f}, {metrics[name + CI_HIGH]:.3f}]"
 
 
 def status_now(store: RunStore, run_id: str, status: str) -> str:

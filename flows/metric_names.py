@@ -19,6 +19,9 @@ class Metric:
     plotted: bool = True
 
 
+CI_LOW, CI_HIGH = "_ci_low", "_ci_high"
+"""Behind a figure's name: the bounds of its 95 % interval."""
+
 HEADLINE_GROUP = "Hallucination, recall and length"
 
 METRICS = {
@@ -47,6 +50,18 @@ METRICS = {
         Metric("pope_popular_accuracy", "Accuracy, popular", HIGHER, plotted=False),
         Metric("pope_adversarial_accuracy", "Accuracy, adversarial", HIGHER, plotted=False),
     ),
+    "AMBER": (
+        Metric("amber_chair", "CHAIR: objects named that are absent", LOWER),
+        Metric("amber_cover", "Cover: present objects that are named", HIGHER),
+        Metric("amber_hal", "Hal: responses with an absent object", LOWER),
+        Metric("amber_cog", "Cog: absent objects that people expect, and that are named", LOWER),
+        Metric("amber_accuracy", "Accuracy of yes-or-no questions", HIGHER),
+        Metric("amber_f1", "F1 of yes-or-no questions, of the answer no", HIGHER),
+        Metric("amber_existence_f1", "F1, existence", HIGHER, plotted=False),
+        Metric("amber_attribute_f1", "F1, attributes", HIGHER, plotted=False),
+        Metric("amber_relation_f1", "F1, relations", HIGHER, plotted=False),
+    ),
+    "Rationales": (Metric("rationale_rouge_l", "ROUGE-L with the references", HIGHER),),
     "Multiple choice": (
         Metric("multiple_choice_accuracy", "Accuracy", HIGHER),
         Metric("multiple_choice_calibrated_accuracy", "Accuracy, calibrated content-free", HIGHER),
@@ -59,6 +74,17 @@ METRICS = {
     ),
 }
 """Group title -> metrics in the order in which they are shown."""
+
+TESTED_METRICS = tuple(
+    each.name for group in METRICS.values() for each in group if each.better and each.plotted
+)
+"""What two policies are compared in by a test: a few, since each more blunts the others."""
+
+
+def is_companion(name: str) -> bool:
+    """Whether it only says how far another figure may lie from the true one."""
+    return name.endswith(("_se", CI_LOW, CI_HIGH))
+
 
 DISTRIBUTIONS = {
     "reward": "Reward of the response",

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from csr.gates import Verdict
+from csr.truthfulness import FalseMention
+from flows.tree_view import TreeNode
+
+Marks = Sequence[FalseMention] | None
+"""The false words of a text; None where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +41,62 @@ class ReportExample:
     chosen_parts: Mapping[str, float] = field(default_factory=dict)
     """Name -> value, e.g. `reward` and the breakdown."""
     rejected_parts: Mapping[str, float] = field(default_factory=dict)
+    prompt_id: str = ""
+    source: str = ""
+    chosen_marks: Marks = None
+    rejected_marks: Marks = None
+    rejected_image: str = ""
+    """What the rejected side saw, where that is another image or a corruption of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportTree:
+    """One prompt's search."""
+
+    prompt_id: str
+    prompt: str
+    image_path: str
+    roots: Sequence[TreeNode]
+    num_nodes: int
+    num_kept: int
+    num_left_out: int = 0
+    """Pruned nodes that are not shown."""
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    """ "chosen" and "rejected" of the prompt's first pair; empty where it has none."""
+    num_pairs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportAnswer:
+    """What one iteration's policy says of a held-out image."""
+
+    iteration: int
+    text: str
+    marks: Marks = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportCase:
+    """One held-out image, and what the policies say of it, in order."""
+
+    outcome: str
+    """Of `ReportComparison.outcomes`; "" where nobody can tell."""
+    prompt_id: str
+    prompt: str
+    image_path: str
+    answers: Sequence[ReportAnswer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportComparison:
+    """A benchmark's responses, iteration against iteration."""
+
+    benchmark: str
+    num_images: int
+    outcomes: Mapping[str, int]
+    """Outcome -> number of images; empty without ground truth."""
+    cases: Sequence[ReportCase]
+    """Some of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +132,10 @@ class ReportIteration:
     history: Sequence[Mapping[str, float]] = ()
     """One row a logged optimiser step, with its `step`."""
     examples: Sequence[ReportExample] = ()
+    """Some of the pairs."""
+    trees: Sequence[ReportTree] = ()
+    """Some of the searches."""
+    num_trees: int = 0
     demonstrations: Sequence[ReportDemonstration] = ()
     """Some of them."""
     gates: Sequence[Verdict] = ()
@@ -94,5 +159,8 @@ class ReportData:
     """Package -> version, and what else fixes the result."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """More lines for the head of the page, e.g. when and on what machine it ran."""
+    comparisons: Sequence[ReportComparison] = ()
+    truth_problems: Sequence[str] = ()
+    """Why ground truth that the recipe names is not used."""
     benchmarks: Mapping[str, str] = field(default_factory=dict)
     """Benchmark -> what it asks and its token limit: figures depend on both."""

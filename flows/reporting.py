@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from flows import listing
 from flows.gating import held_reason, verdicts_of
 from flows.home import open_store
 from flows.report import render_report
+from flows.report_captions import comparisons
 from flows.report_data import (
     ReportData,
     ReportDemonstration,
@@ -22,6 +24,9 @@ from flows.report_data import (
     ReportIteration,
     ReportStage,
 )
+from flows.report_trees import trees_of
+from flows.spreading import spread
+from flows.truth import Truth, truth_of
 from storage.atomic import read_json, write_text
 from storage.attempt import AttemptDir
 from storage.critique import demonstrations_from_table
@@ -31,7 +36,12 @@ from storage.rows import pairs_from_table
 from storage.run_store import RunStore
 from storage.tables import read_table, table_files
 
-NUM_EXAMPLES = 8
+NUM_DEMONSTRATIONS = 8
+MAX_EXAMPLES = 180
+"""Pairs on the page, shared among the iterations."""
+MAX_TREES = 24
+NUM_TREES = 4
+"""Of an iteration, where there are few iterations."""
 
 
 def write_report(home: Path, run_id: str, output: Path | None = None) -> Path:
@@ -46,12 +56,19 @@ def report_data(store: RunStore, run_id: str) -> ReportData:
     """All that the page shows. DataError where there is no such run."""
     record = store.run(run_id)
     evaluation: list[Json] = record.config.get("evaluation", [])
+    truth = truth_of(record.config)
+    attempts = [store.attempt(run_id, number) for number in store.iterations(run_id)]
+    num_trained = max(len(attempts) - 1, 1)
+    share = _Share(
+        examples=max(MAX_EXAMPLES // num_trained, 1),
+        trees=min(NUM_TREES, max(MAX_TREES // num_trained, 1)),
+    )
     return ReportData(
         run_id=run_id,
         recipe=record.recipe,
         status=listing.status_now(store, run_id, record.status),
         seed=record.seed,
-        iterations=[_iteration(store, store.attempt(run_id, n)) for n in store.iterations(run_id)],
+        iterations=[_iteration(store, attempt, truth, share) for attempt in attempts],
         config=record.config,
         versions={"csr": record.code_version, **record.packages},
         facts={
@@ -59,8 +76,18 @@ def report_data(store: RunStore, run_id: str) -> ReportData:
             "machine": platform.platform(),
             "prompts": _prompt_line(listing.prompt_counts(store, run_id)),
         },
+        comparisons=comparisons(attempts, [each["name"] for each in evaluation], truth),
+        truth_problems=truth.problems,
         benchmarks={each["name"]: _benchmark_line(each) for each in evaluation},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """How many of each an iteration may show."""
+
+    examples: int
+    trees: int
 
 
 def _prompt_line(counts: Json) -> str:
@@ -72,14 +99,17 @@ def _prompt_line(counts: Json) -> str:
 def _benchmark_line(settings: Json) -> str:
     tokens = settings.get("max_response_tokens")
     limit = f", at most {tokens} tokens" if tokens else ""
-    return f"{settings.get('prompts', settings['name'])}, greedy{limit}"
+    return f"{Path(settings.get('prompts') or settings['name']).name}, greedy{limit}"
 
 
-def _iteration(store: RunStore, attempt: AttemptDir) -> ReportIteration:
+def _iteration(
+    store: RunStore, attempt: AttemptDir, truth: Truth, share: _Share
+) -> ReportIteration:
     manifest = attempt.manifest.read()
     has_pairs = bool(table_files(attempt.pairs))
     pairs = pairs_from_table(read_table(attempt.pairs, "pairs")) if has_pairs else []
     demonstrations = _demonstrations_of(attempt)
+    trees, num_trees = trees_of(store, attempt, truth, share.trees)
     pairing = manifest.stage("pair")
     figures = pairing.metrics if pairing else {}
     return ReportIteration(
@@ -94,8 +124,12 @@ def _iteration(store: RunStore, attempt: AttemptDir) -> ReportIteration:
         chosen=_parts_of_all([pair.chosen for pair in pairs]),
         rejected=_parts_of_all([pair.rejected for pair in pairs]),
         history=_history(attempt),
-        examples=[_example(pair) for pair in pairs[:NUM_EXAMPLES]],
-        demonstrations=[_shown(each) for each in some_of_each_kind(demonstrations, NUM_EXAMPLES)],
+        examples=[_example(pair, truth) for pair in spread_by_margin(pairs, share.examples)],
+        trees=trees,
+        num_trees=num_trees,
+        demonstrations=[
+            _shown(each) for each in some_of_each_kind(demonstrations, NUM_DEMONSTRATIONS)
+        ],
         gates=verdicts_of(attempt),
         held=held_reason(attempt) if is_held(store, manifest) else "",
     )
@@ -165,14 +199,27 @@ def _shown(demonstration: Demonstration) -> ReportDemonstration:
     )
 
 
-def _example(pair: PreferencePair) -> ReportExample:
+def spread_by_margin(pairs: Sequence[PreferencePair], count: int) -> list[PreferencePair]:
+    """`count` at most, evenly from the widest to the narrowest margin, in that order."""
+    ranked = sorted(pairs, key=lambda pair: -pair.margin)
+    return [ranked[place] for place in spread(len(ranked), count)]
+
+
+def _example(pair: PreferencePair, truth: Truth) -> ReportExample:
+    image, other = pair.prompt.image, pair.rejected_image
+    seen = [part for part in (other.uri, other.corruption) if part] if other else []
     return ReportExample(
         pair_id=pair.pair_id,
+        prompt_id=pair.prompt.prompt_id,
         prompt=pair.prompt.text,
-        image_path=pair.prompt.image.uri,
+        image_path=image.uri,
         chosen=pair.chosen.text,
         rejected=pair.rejected.text,
         margin=pair.margin,
+        source=pair.source,
         chosen_parts=response_parts(pair.chosen),
         rejected_parts=response_parts(pair.rejected),
+        chosen_marks=truth.marks(pair.chosen.text, image.uri, pair.prompt.prompt_id),
+        rejected_marks=truth.marks(pair.rejected.text, image.uri, pair.prompt.prompt_id),
+        rejected_image=", ".join(seen),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import http.client
 import os
 import signal
 import socket
@@ -150,8 +151,8 @@ def _is_healthy(api_url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{api_url}/health", timeout=1) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+    except (urllib.error.URLError, OSError, http.client.HTTPException):
+        return False  # also where something else has the port, and speaks no HTTP
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 from csr.errors import DataError
-from csr.images import image_ref, load_image
+from csr.files import file_sha256
+from csr.images import load_image
+from csr.types import ImageRef
 
 THUMBNAIL_PIXELS = (320, 224, 160, 112)
 """Longest side; the smaller ones are for pages that must stay small."""
@@ -19,7 +22,7 @@ def thumbnail_uri(path: str, max_characters: int | None = None) -> tuple[str, st
     Where the image cannot be used: "", and what is wrong.
     """
     try:
-        image = load_image(image_ref(path))
+        image = load_image(_as_it_is_now(path))
     except DataError as error:
         return "", str(error)
     for pixels in THUMBNAIL_PIXELS:
@@ -27,6 +30,12 @@ def thumbnail_uri(path: str, max_characters: int | None = None) -> tuple[str, st
         if max_characters is None or len(uri) <= max_characters:
             return uri, ""
     return "", f"{path} takes more than {max_characters} characters even when it is small"
+
+
+def _as_it_is_now(path: str) -> ImageRef:
+    """Without a proof that it decodes, which loading it gives: large photographs take time."""
+    file = Path(path)
+    return ImageRef(uri=path, sha256=file_sha256(file) if file.is_file() else "")
 
 
 def _data_uri(image: Any, pixels: int) -> str:

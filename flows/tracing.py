@@ -1,13 +1,17 @@
-"""`csr trace`: one prompt's journey through an iteration, read back from the store."""
+"""`csr trace`: one prompt's journey through an iteration, read back from the store.
+
+`flows.trace_view` draws it.
+"""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from csr.errors import DataError
 from csr.protocols import Json
 from flows.home import open_store
+from flows.truth import truth_of
 from storage.rows import prompts_from_table
 from storage.tables import read_table
 
@@ -15,11 +19,12 @@ from storage.tables import read_table
 def trace(home: Path, run_id: str, prompt_id: str, iteration: int | None = None) -> Json:
     """The prompt, its nodes, its responses and its pairs of one iteration.
 
-    The latest iteration that sampled the prompt, unless one is named. DataError where the
+    Each node has `false_mentions`: the words that the image contradicts; null where nobody can
+    tell. The latest iteration that sampled the prompt, unless one is named. DataError where the
     run does not know the prompt, or never sampled it.
     """
     store = open_store(home)
-    store.run(run_id)
+    record = store.run(run_id)
     prompts = [
         prompt
         for path in store.prompts_paths(run_id)
@@ -37,6 +42,10 @@ def trace(home: Path, run_id: str, prompt_id: str, iteration: int | None = None)
         nodes = _rows(attempt.nodes, "nodes", prompt_id)
         if nodes:
             prompt = known[prompt_id]
+            truth = truth_of(record.config)
+            for node in nodes:
+                marks = truth.marks(node["text"], prompt.image.uri, prompt_id)
+                node["false_mentions"] = None if marks is None else list(map(asdict, marks))
             return {
                 "iteration_id": f"{run_id}/{number:02d}",
                 "prompt": {"prompt_id": prompt_id, "text": prompt.text, "image": prompt.image.uri},
@@ -50,39 +59,6 @@ def trace(home: Path, run_id: str, prompt_id: str, iteration: int | None = None)
         f"{', '.join(map(str, numbers)) or 'none yet'}): each iteration takes a slice of the "
         "prompts."
     )
-
-
-def tree(shape: Json) -> Any:
-    """The shape of `trace` as a tree for people: kept steps bold, rewards beside them."""
-    from rich.console import Group
-    from rich.markup import escape
-    from rich.tree import Tree
-
-    prompt = shape["prompt"]
-    root = Tree(f"{shape['iteration_id']}  {escape(prompt['text'])}\n{escape(prompt['image'])}")
-    branches: dict[str | None, Any] = {None: root}
-    for node in sorted(shape["nodes"], key=lambda row: row["depth"]):
-        style = "bold" if node["kept"] else "dim"
-        text = escape(node["text"].strip() or "(end of response)")
-        branches[node["node_id"]] = branches[node["parent_id"]].add(
-            f"[{style}]{node['reward']:+.2f}[/]  {text}  [dim]{_parts(node)}[/]"
-        )
-    lines = [
-        f"{side}: {escape(pair[f'{side}_text'])}  [dim]reward {pair[f'{side}_reward']:+.2f}[/]"
-        for pair in shape["pairs"]
-        for side in ("chosen", "rejected")
-    ]
-    lines += [
-        f"{row['kind']}: {escape(row['text'])}  [dim]weight {row['weight']:.2f}[/]"
-        for row in shape["demonstrations"]
-    ]
-    return Group(root, *(lines or ["no pair"]))
-
-
-def _parts(node: Json) -> str:
-    evidence = {part["name"]: part["value"] for part in node["breakdown"]}
-    shown = {"T": node["likelihood"], "I": node["image_similarity"], "PMI": evidence.get("pmi")}
-    return " ".join(f"{name} {value:.2f}" for name, value in shown.items() if value is not None)
 
 
 def _rows(path: Path, name: str, prompt_id: str) -> list[Json]:

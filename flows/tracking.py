@@ -20,10 +20,11 @@ from csr.files import disk_errors
 from csr.protocols import Json
 from csr.tracking import Tracker
 from flows import environment
+from flows.choices import TrackerChoice
 from flows.home import open_store
 from flows.recipe_file import apply_override
 from flows.tracked import log_run
-from flows.tracker_choice import TrackerChoice, check_tracker
+from flows.tracker_check import check_tracker
 from flows.validation import validate
 from storage.atomic import read_json, write_json
 from storage.attempt import parse_iteration_id

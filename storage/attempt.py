@@ -106,8 +106,23 @@ class AttemptDir:
 
     @property
     def evaluation(self) -> Path:
-        """One `generations` file for each benchmark, and what the benchmarks report."""
+        """Of each benchmark a `generations` and an `outcomes` file, its responses as JSON where its
+        field has a form for that, and what the benchmarks report.
+        """
         return self.path / "evaluation"
+
+    def outcomes(self, benchmark: str) -> Path:
+        """Each response's part in the benchmark's figures."""
+        return self.evaluation / f"{benchmark}.outcomes.parquet"
+
+    def response_records(self, benchmark: str) -> Path:
+        """The responses in the benchmark's own form, as other people's tools read them."""
+        return self.evaluation / f"{benchmark}.responses.json"
+
+    @property
+    def conditions(self) -> Path:
+        """Under which conditions the figures hold: prompts, images, token limit."""
+        return self.evaluation / "conditions.json"
 
     @property
     def logs(self) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from csr.images import load_bytes
+from csr.outcomes import Outcome
 from csr.prompts import BadRecord
 from csr.types import (
     FinishReason,
@@ -125,6 +127,21 @@ def generations_from_table(table: pa.Table) -> list[GeneratedResponse]:
         )
         for row in table.to_pylist()
     ]
+
+
+def outcomes_to_table(outcomes: Sequence[Outcome], *, iteration: int, benchmark: str) -> pa.Table:
+    """The `outcomes` table: each response's part in each figure."""
+    rows = [
+        {"iteration": iteration, "benchmark": benchmark, **dataclasses.asdict(outcome)}
+        for outcome in outcomes
+    ]
+    return make_table("outcomes", rows)
+
+
+def outcomes_from_table(table: pa.Table) -> list[Outcome]:
+    """The outcomes in stored order."""
+    names = [field.name for field in dataclasses.fields(Outcome)]
+    return [Outcome(**row) for row in table.select(names).to_pylist()]
 
 
 def quarantine_to_table(bad_records: Sequence[BadRecord]) -> pa.Table:

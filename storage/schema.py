@@ -248,10 +248,26 @@ GENERATIONS = Table(
     ),
 )
 
+OUTCOMES = Table(
+    "outcomes",
+    1,
+    ("iteration", "benchmark", "metric", "stratum", "prompt_id"),
+    (
+        _ITERATION,
+        Column("benchmark", STRING, "", "name of the benchmark that asked"),
+        _PROMPT_ID,
+        Column("image", STRING, "", "which image: what is asked of one is not independent"),
+        Column("metric", STRING, "", "the figure that this response is a part of"),
+        Column("stratum", STRING, "", "part of the benchmark; figures are means over strata"),
+        Column("numerator", REAL, "by metric", "the response's part in the figure's numerator"),
+        Column("denominator", REAL, "by metric", "its part in the figure's denominator"),
+    ),
+)
+
 QUARANTINE = Table(
     "quarantine",
     2,
-    ("position",),
+    ("position", "message"),
     (
         Column("position", INT, "count", "line or place in the prompt file's list, from 1"),
         Column("prompt_id", STRING, "", "the record's id, where it has a usable one", True),
@@ -271,6 +287,7 @@ TABLES = {
         PAIRS,
         DEMONSTRATIONS,
         GENERATIONS,
+        OUTCOMES,
         QUARANTINE,
     )
 }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from csr.errors import DataError, shown
@@ -58,6 +59,27 @@ def read_table(path: Path, name: str) -> pa.Table:
             f"{path} holds no {name} table. Check the path, or run the stage that writes it."
         )
     return pa.concat_tables(shards)
+
+
+def read_rows(
+    path: Path, name: str, columns: Sequence[str], prompt_ids: Collection[str] | None = None
+) -> list[dict[str, Any]]:
+    """Some columns of some prompts' rows, or of all; no rows where there is no table.
+
+    A shard at a time, so that a table which is larger than memory can be looked into. DataError as
+    `read_table`.
+    """
+    rows: list[dict[str, Any]] = []
+    for file in table_files(path):
+        with _damage_told(file):
+            source = pq.ParquetFile(file, page_checksum_verification=True)
+            _check_schema(file, source.schema_arrow, TABLES[name])
+            table = source.read(columns=[*dict.fromkeys(["prompt_id", *columns])])
+            if prompt_ids is not None:
+                wanted = pa.array(sorted(prompt_ids), pa.string())
+                table = table.filter(pc.is_in(table["prompt_id"], value_set=wanted))
+            rows += table.select(list(columns)).to_pylist()
+    return rows
 
 
 def table_files(path: Path) -> list[Path]:

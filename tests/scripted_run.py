@@ -17,7 +17,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from flows import cli
-from flows.forms import IterationRequest, RunRequest
+from flows.config import Recipe
+from flows.evaluating import evaluation_of
+from flows.forms import EvaluateRequest, IterationRequest, RunRequest
 from flows.iteration import run_stages
 from flows.launch import do_iterations, prepared_run, recipe_of
 from flows.rerun import opened_iteration
@@ -127,6 +129,13 @@ class Csr:
         return Answer(int(stop.value.code or 0), captured.out, captured.err)
 
 
+class Silent:
+    """Stands in for capsys, which lives no longer than a test."""
+
+    def readouterr(self) -> Answer:
+        return Answer(0, "", "")
+
+
 def finished_home(csr: Csr, folder: Path, run_id: str) -> Path:
     """A home with one finished run of two iterations, whose data lie beside it."""
     home = folder / "home"
@@ -136,8 +145,16 @@ def finished_home(csr: Csr, folder: Path, run_id: str) -> Path:
 
 def run_plainly(request: RunRequest) -> None:
     """What the flow of a run does, without Prefect."""
-    recipe, run_id = recipe_of(request)
-    with prepared_run(recipe, run_id, request.home_path) as run:
+    _run_plainly(*recipe_of(request), request.home_path)
+
+
+def evaluate_plainly(request: EvaluateRequest) -> None:
+    """What the flow of an evaluation does, without Prefect."""
+    _run_plainly(*evaluation_of(request), request.home_path)
+
+
+def _run_plainly(recipe: Recipe, run_id: str, home: Path) -> None:
+    with prepared_run(recipe, run_id, home) as run:
 
         def do(number: int) -> None:
             iterate_plainly(
@@ -165,7 +182,9 @@ def iterate_plainly(request: IterationRequest) -> str:
 def without_prefect() -> dict[str, types.ModuleType]:
     """Modules that stand in for `flows.run` and `flows.server`, by name."""
     run, server = types.ModuleType("flows.run"), types.ModuleType("flows.server")
-    vars(run).update(csr_run=run_plainly, csr_iteration=iterate_plainly)
+    vars(run).update(
+        csr_run=run_plainly, csr_iteration=iterate_plainly, csr_evaluate=evaluate_plainly
+    )
     vars(server).update(prefect_server=contextlib.nullcontext)
     return {"flows.run": run, "flows.server": server}
 

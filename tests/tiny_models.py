@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 IMAGE_SIZE = 32
 """Side of LLaVA's and SmolVLM's input in pixels; both see 16 patches of 8."""
 
-_HIDDEN = 64
-_TEXT = {
-    "hidden_size": _HIDDEN,
+HIDDEN = 64
+TEXT = {
+    "hidden_size": HIDDEN,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -35,6 +35,10 @@ _TEXT = {
 _WEIGHT_STD = 0.12
 _FAVOUR = {"word": 4.0, ".": 4.3, "eos": 4.1, "other": 1.0}
 """How much of the constant coordinate each class of token writes, or reads, or both when tied."""
+_NORMS = tuple(
+    f"{name}_layernorm.weight" for name in ("input", "post_attention", "pre_feedforward")
+)
+"""Those that a block of the language model reads through."""
 _CONSTANT_GAIN = 1.0
 """The final norm's weight of that coordinate: scales the favour into logits."""
 
@@ -83,7 +87,7 @@ def make_llava(path: Path | str, seed: int = 0) -> Path:
     )  # fmt: skip
     config = LlavaConfig(
         vision_config=vision,
-        text_config=LlamaConfig(**_TEXT, **_token_ids(tokenizer)),
+        text_config=LlamaConfig(**TEXT, **token_ids(tokenizer)),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
@@ -98,7 +102,7 @@ def make_llava(path: Path | str, seed: int = 0) -> Path:
         num_additional_image_tokens=1,
         chat_template=_LLAVA_TEMPLATE,
     )
-    return _save(path, LlavaForConditionalGeneration, config, processor, seed)
+    return save(path, LlavaForConditionalGeneration, config, processor, seed)
 
 
 def make_qwen2_5_vl(path: Path | str, seed: int = 0) -> Path:
@@ -117,8 +121,8 @@ def make_qwen2_5_vl(path: Path | str, seed: int = 0) -> Path:
     ids = dict(zip(specials, tokenizer.convert_tokens_to_ids(specials), strict=True))
     config = Qwen2_5_VLConfig(
         text_config={
-            **_TEXT,
-            **_token_ids(tokenizer),
+            **TEXT,
+            **token_ids(tokenizer),
             # The sections share half the head dimension between time, height and width.
             "rope_parameters": {
                 "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6],
@@ -127,7 +131,7 @@ def make_qwen2_5_vl(path: Path | str, seed: int = 0) -> Path:
         },
         vision_config={
             "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2,
-            "patch_size": 8, "window_size": 32, "out_hidden_size": _HIDDEN,
+            "patch_size": 8, "window_size": 32, "out_hidden_size": HIDDEN,
             "fullatt_block_indexes": [1],
         },
         image_token_id=ids["<|image_pad|>"],
@@ -143,7 +147,7 @@ def make_qwen2_5_vl(path: Path | str, seed: int = 0) -> Path:
         video_processor=Qwen2VLVideoProcessor(**pixels),
         chat_template=_QWEN_TEMPLATE,
     )
-    return _save(path, Qwen2_5_VLForConditionalGeneration, config, processor, seed)
+    return save(path, Qwen2_5_VLForConditionalGeneration, config, processor, seed)
 
 
 def make_smolvlm(path: Path | str, seed: int = 0) -> Path:
@@ -163,7 +167,7 @@ def make_smolvlm(path: Path | str, seed: int = 0) -> Path:
     specials = ["<|endoftext|>", "<|im_start|>", "<end_of_utterance>", *markers]
     tokenizer = byte_level_tokenizer(specials, eos="<end_of_utterance>", pad="<|endoftext|>")
     config = SmolVLMConfig(
-        text_config={"model_type": "llama", **_TEXT, **_token_ids(tokenizer)},
+        text_config={"model_type": "llama", **TEXT, **token_ids(tokenizer)},
         vision_config={
             "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
             "num_attention_heads": 2, "image_size": IMAGE_SIZE, "patch_size": 8,
@@ -188,7 +192,7 @@ def make_smolvlm(path: Path | str, seed: int = 0) -> Path:
         image_seq_len=4,
         chat_template=_SMOLVLM_TEMPLATE,
     )
-    return _save(path, SmolVLMForConditionalGeneration, config, processor, seed)
+    return save(path, SmolVLMForConditionalGeneration, config, processor, seed)
 
 
 def make_open_clip(path: Path | str, seed: int = 0) -> Path:
@@ -219,7 +223,7 @@ def make_open_clip(path: Path | str, seed: int = 0) -> Path:
     return directory
 
 
-def _token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.bos_token_id,
@@ -228,27 +232,43 @@ def _token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     }
 
 
-def _save(path: Path | str, model_class: Any, config: Any, processor: Any, seed: int) -> Path:
+def save(
+    path: Path | str,
+    model_class: Any,
+    config: Any,
+    processor: Any,
+    seed: int,
+    end: str | None = None,
+) -> Path:
+    """Write the checkpoint. `end` is the token that ends a response, if it is not the tokenizer's.
+
+    Such an end stands in the generation configuration beside the tokenizer's.
+    """
     import torch
 
-    directory = Path(path)
+    directory, ends = Path(path), [processor.tokenizer.eos_token_id]
+    if end is not None:
+        ends.append(processor.tokenizer.convert_tokens_to_ids(end))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = model_class(config).eval()
-        _randomise(model, processor.tokenizer)
-    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+        _randomise(model, processor.tokenizer, ends[-1])
+    model.generation_config.eos_token_id = ends if end is not None else ends[0]
     model.generation_config.bos_token_id = processor.tokenizer.bos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
-    _use_hub_key_names(directory / "model.safetensors")
+    if config.vision_config.model_type in ("clip_vision_model", "siglip_vision_model"):
+        _use_hub_key_names(directory / "model.safetensors")
     return directory
 
 
-def _randomise(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+def _randomise(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, end_id: int) -> None:
     """Larger weights than the default, so that image, prompt and prefix change the next token."""
     import torch
 
+    # Gemma's norms multiply by one more than their weight.
+    added = 1.0 if model.config.model_type.startswith("gemma") else 0.0
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim >= 2:
@@ -256,26 +276,28 @@ def _randomise(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> No
             # Coordinate 0 of the residual stream carries the constant: no block may write it.
             if name.endswith(("o_proj.weight", "down_proj.weight")) and "vision" not in name:
                 parameter.mul_(0.4)[0] = 0.0
-            if name.endswith(("input_layernorm.weight", "post_attention_layernorm.weight")):
-                parameter.fill_(2.0)
-                parameter[0] = 0.0
-        favour = _favour(tokenizer)
+            if name.endswith(_NORMS) and "vision" not in name:
+                parameter.fill_(2.0 - added)
+                parameter[0] = -added
+        favour = _favour(tokenizer, end_id)
         output = model.get_output_embeddings().weight
         inputs = model.get_input_embeddings().weight
         inputs.normal_(0.0, 0.15)
         output.normal_(0.0, 0.15)
         inputs[:, 0] = _FAVOUR["word"]
         output[:, 0] = favour  # where the two are tied, this column is both
-        model.get_decoder().norm.weight[0] = _CONSTANT_GAIN
+        model.get_decoder().norm.weight[0] = _CONSTANT_GAIN - added
 
 
-def _favour(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+def _favour(tokenizer: PreTrainedTokenizerFast, end_id: int) -> torch.Tensor:
     import torch
+
+    end = tokenizer.convert_ids_to_tokens(end_id)
 
     words = {"Ġ" + word.strip(".") for word in " ".join(sentences()).split()}
     values = []
     for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer))):
-        if token == tokenizer.eos_token:
+        if token == end:
             values.append(_FAVOUR["eos"])
         elif token == ".":
             values.append(_FAVOUR["."])
@@ -287,7 +309,7 @@ def _favour(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
 
 
 def _use_hub_key_names(file: Path) -> None:
-    """Name the CLIP tower's weights as on the hub, which is what vLLM expects."""
+    """Name a CLIP or SigLIP tower's weights as on the hub, which is what vLLM expects."""
     from safetensors.torch import load_file, save_file
 
     weights = load_file(file)

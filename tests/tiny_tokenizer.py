@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,12 +29,32 @@ def _corpus() -> list[str]:
 
 
 def byte_level_tokenizer(
-    specials: list[str], *, eos: str, pad: str, bos: str | None = None, add_bos: bool = False
+    specials: list[str],
+    *,
+    eos: str,
+    pad: str,
+    bos: str | None = None,
+    add_bos: bool = False,
+    named: Mapping[str, str] | None = None,
+    symbols: Sequence[str] = (),
 ) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: every string round-trips, and the corpus' words are single tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    """Byte-level BPE: every string round-trips, and the corpus' words are single tokens.
+
+    `named` are those of `specials` that the family's tokenizer has attributes for, such as
+    {"image_token": "<IMG_CONTEXT>"}; `symbols` are texts that are one token each.
+    """
+    from tokenizers import (
+        AddedToken,
+        Tokenizer,
+        decoders,
+        models,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
     from transformers import PreTrainedTokenizerFast
 
+    named = dict(named or {})
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -44,6 +65,7 @@ def byte_level_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in symbols])
     if add_bos:
         assert bos is not None
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -51,6 +73,7 @@ def byte_level_tokenizer(
         )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=eos, pad_token=pad, bos_token=bos,
-        extra_special_tokens=[token for token in specials if token not in (eos, pad, bos)],
+        extra_special_tokens=[t for t in specials if t not in (eos, pad, bos, *named.values())],
+        model_specific_special_tokens=named,
         clean_up_tokenization_spaces=False, model_max_length=2048,
     )  # fmt: skip

@@ -36,6 +36,18 @@ def attribute_metrics(
     return metrics
 
 
+def attribute_ratios(
+    caption: Sequence[SentenceVerdict], attributes: Sequence[str]
+) -> list[tuple[str, float, float]]:
+    """One caption's (figure, right, stated) for each accuracy of `attribute_metrics`."""
+    ratios: list[tuple[str, float, float]] = []
+    for attribute in attributes:
+        stated = [verdict.right[attribute] for verdict in caption if attribute in verdict.right]
+        ratios.append((f"{attribute}_accuracy", sum(stated), len(stated)))
+    right = sum(verdict.all_right for verdict in caption)
+    return [*ratios, ("sentence_accuracy", right, len(caption))]
+
+
 def _repeats(caption: Sequence[SentenceVerdict]) -> list[bool]:
     """For each object a sentence names, whether an earlier sentence named it."""
     seen: set[str] = set()

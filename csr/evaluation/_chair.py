@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from csr.evaluation._uncertainty import binomial_se, bootstrap_ratio_se
+from csr.outcomes import Outcome, outcomes_of
 from csr.vocabulary import SynonymTable
 
 
@@ -38,7 +39,13 @@ def count_objects(
     `unique_numerator` counts each hallucinated object once a caption, but still every
     mention in `num_mentions`. Some later codebases do this; their CHAIR_i is lower.
     """
-    mentions = objects.find(caption)
+    return compare_mentions(objects.find(caption), present, unique_numerator=unique_numerator)
+
+
+def compare_mentions(
+    mentions: Sequence[str], present: Collection[str], *, unique_numerator: bool = False
+) -> CaptionObjects:
+    """As `count_objects`, for canonical names that are found already."""
     hallucinated = [name for name in mentions if name not in present]
     return CaptionObjects(
         num_mentions=len(mentions),
@@ -74,6 +81,16 @@ def chair_metrics(captions: Sequence[CaptionObjects]) -> dict[str, float]:
         "num_object_mentions": float(sum(mentions)),
         "num_hallucinated_mentions": float(sum(hallucinated)),
     }
+
+
+def chair_outcomes(prompt_id: str, image: str, caption: CaptionObjects) -> list[Outcome]:
+    """One caption's part in `chair_s`, `chair_i` and `recall`."""
+    ratios = [
+        ("chair_s", caption.num_hallucinated > 0, 1),
+        ("chair_i", caption.num_hallucinated, caption.num_mentions),
+        ("recall", caption.num_recalled, caption.num_present),
+    ]
+    return outcomes_of(prompt_id, image, ratios)
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -42,6 +42,14 @@ def num_records(path: str, limit: int | None) -> int | None:
         return None
 
 
+def count_prompts(prompt_ids: Callable[[], Sequence[str]]) -> int | None:
+    """How many prompts a benchmark asks; None where its files are not here, or are no use."""
+    try:
+        return len(prompt_ids())
+    except (DataError, OSError):
+        return None
+
+
 def build_prompts(records: Sequence[Record], images: Path, dataset: str) -> list[Prompt]:
     """One prompt a record. Each distinct image is checked once; DataError names a bad one."""
     refs = {name: image_ref(name, root=images) for name in {r["image"]: None for r in records}}

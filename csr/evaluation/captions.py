@@ -5,7 +5,7 @@ The same greedy captions serve all of these, so they are sampled once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,16 +14,25 @@ from pydantic import Field
 
 from csr.config import ComponentConfig, Location
 from csr.errors import DataError, shown
-from csr.evaluation._attributes import attribute_metrics
-from csr.evaluation._chair import chair_metrics, count_objects
-from csr.evaluation._diversity import diversity_metrics
-from csr.evaluation._records import build_prompts, num_records, read_records
+from csr.evaluation._attributes import attribute_metrics, attribute_ratios
+from csr.evaluation._captions import (
+    caption_figures,
+    knows_tokens,
+    length_ratios,
+    scored_sentences,
+)
+from csr.evaluation._chair import CaptionObjects, chair_metrics, chair_outcomes, count_objects
+from csr.evaluation._image_ids import keep_listed
+from csr.evaluation._records import build_prompts, count_prompts, num_records, read_records
+from csr.outcomes import Outcome, outcomes_of
 from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.records import Record
-from csr.steps import split_steps, step_end
-from csr.truthfulness import SceneObject, judge_sentence
-from csr.types import FinishReason, GeneratedResponse, LabelQuery, Prompt
+from csr.truthfulness import SceneObject, SentenceVerdict, judge_sentence
+from csr.types import GeneratedResponse, LabelQuery, Prompt
 from csr.vocabulary import Vocabulary, read_vocabulary
+
+FIGURES = "chair"
+"""No other benchmark of the same figures may stand beside it in a recipe."""
 
 
 class Config(ComponentConfig):
@@ -37,6 +46,8 @@ class Config(ComponentConfig):
     vocabulary: Location | None = None
     """JSON file with the wordings of objects and attributes. None means no ground truth:
     lengths and diversity alone are measured."""
+    image_ids: Location | None = None
+    """File with the images to caption, a JSON list or one a line; None takes all."""
     max_prompts: int | None = Field(default=None, ge=1)
     """Images captioned at most, the first of the file; None takes all."""
     max_response_tokens: int = Field(default=512, ge=1)
@@ -57,8 +68,11 @@ def build(config: Config) -> CaptionBenchmark:
 def planned_questions(config: Config, expected: ExpectedResponse) -> PlannedQuestions:
     """A caption of each image, as long as a response."""
     length = expected.cut(config.max_response_tokens)
+    listed = config.image_ids is not None
     return PlannedQuestions(
-        num_prompts=num_records(config.prompts, config.max_prompts),
+        num_prompts=count_prompts(build(config).prompt_ids)
+        if listed
+        else num_records(config.prompts, config.max_prompts),
         calls=(PlannedCall(name="caption", generated_tokens=length),),
     )
 
@@ -68,7 +82,9 @@ class CaptionBenchmark:
     """Asks for captions and scores them."""
 
     config: Config
-    _prompts: list[Prompt] = field(default_factory=list, init=False)
+    response_fields: tuple[str, str] = field(default=("id", "caption"), init=False)
+    """Of a record in a file of captions."""
+    _kept: frozenset[str] | None = field(default=None, init=False)
 
     @property
     def max_response_tokens(self) -> int:
@@ -82,9 +98,21 @@ class CaptionBenchmark:
 
     def prompts(self) -> Sequence[Prompt]:
         """What is asked, in file order."""
-        if not self._prompts:
-            self._prompts = build_prompts(self._records, Path(self.config.images), "captions")
         return self._prompts
+
+    def prompt_ids(self) -> Sequence[str]:
+        """The records' ids; no image is looked at."""
+        return [record["id"] for record in self._records]
+
+    def keep(self, prompt_ids: Collection[str]) -> None:
+        """Ask these prompts alone."""
+        self._kept = frozenset(prompt_ids)
+        self.__dict__.pop("_records", None)
+        self.__dict__.pop("_prompts", None)
+
+    def response_records(self, responses: Sequence[GeneratedResponse]) -> list[Record]:
+        """The captions, a record each."""
+        return [{"id": r.prompt_id, "caption": r.text} for r in responses]
 
     def label_queries(self) -> Sequence[LabelQuery]:
         """None: captions have no labels."""
@@ -97,25 +125,46 @@ class CaptionBenchmark:
     ) -> dict[str, float]:
         """CHAIR, recall and attributes where there is ground truth; lengths always.
 
-        `mean_response_tokens` counts whole responses with their end token;
         `mean_response_sentences` counts the sentences that are scored. Keys: see
-        `chair_metrics`, `attribute_metrics`, `diversity_metrics`.
+        `caption_figures`, `chair_metrics`, `attribute_metrics`, `diversity_metrics`.
         """
-        ids = [record["id"] for record in self._records]
-        assert [response.prompt_id for response in responses] == ids, "one response a prompt"
-        drop = self.config.drop_unfinished_sentence
-        captions = [scored_sentences(response, drop_unfinished=drop) for response in responses]
-        truncated = sum(r.finish_reason is FinishReason.LENGTH for r in responses)
-        metrics = diversity_metrics(captions)
-        metrics["mean_response_tokens"] = sum(len(r.token_ids) for r in responses) / len(responses)
-        metrics["truncated_share"] = truncated / len(responses)
-        metrics["num_captions"] = float(len(responses))
+        captions = self._sentences(responses)
+        metrics = caption_figures(responses, captions)
         if self._vocabulary is not None:
             scenes = [record["objects"] for record in self._records]
             metrics |= scene_metrics(
                 captions, scenes, self._vocabulary, self.config.unique_numerator
             )
         return metrics
+
+    def outcomes(
+        self,
+        responses: Sequence[GeneratedResponse],
+        label_logprobs: Sequence[tuple[float, ...]] = (),
+    ) -> Sequence[Outcome]:
+        """Each caption's part in CHAIR, recall, the accuracies and the mean lengths."""
+        found: list[Outcome] = []
+        with_tokens = knows_tokens(responses)
+        rows = zip(self._records, responses, self._sentences(responses), strict=True)
+        for record, response, sentences in rows:
+            lengths = length_ratios(response, sentences, with_tokens=with_tokens)
+            name, image = record["id"], record["image"]
+            found += outcomes_of(name, image, lengths)
+            if self._vocabulary is not None:
+                scene, unique = record["objects"], self.config.unique_numerator
+                counts = _counts(sentences, scene, self._vocabulary, unique)
+                verdicts = _verdicts(sentences, scene, self._vocabulary)
+                accuracies = attribute_ratios(verdicts, list(self._vocabulary.attributes))
+                found += chair_outcomes(name, image, counts)
+                found += outcomes_of(name, image, accuracies if self._vocabulary.attributes else ())
+        return found
+
+    def _sentences(self, responses: Sequence[GeneratedResponse]) -> list[list[str]]:
+        """The sentences that are scored, of one response for each record in order."""
+        ids = [record["id"] for record in self._records]
+        assert [response.prompt_id for response in responses] == ids, "one response a prompt"
+        drop = self.config.drop_unfinished_sentence
+        return [scored_sentences(response, drop_unfinished=drop) for response in responses]
 
     @cached_property
     def _vocabulary(self) -> Vocabulary | None:
@@ -124,26 +173,23 @@ class CaptionBenchmark:
         return read_vocabulary(Path(self.config.vocabulary))
 
     @cached_property
+    def _prompts(self) -> list[Prompt]:
+        return build_prompts(self._records, Path(self.config.images), "captions")
+
+    @cached_property
     def _records(self) -> list[Record]:
         path = Path(self.config.prompts)
-        records = read_records(path)[: self.config.max_prompts]
+        listed = Path(self.config.image_ids) if self.config.image_ids else None
+        chosen = keep_listed(read_records(path), lambda record: record["image"], listed)
+        records = [
+            record
+            for record in chosen[: self.config.max_prompts]
+            if self._kept is None or record["id"] in self._kept
+        ]
         if self._vocabulary is not None:
             for record in records:
                 _check_objects(record, self._vocabulary, path)
         return records
-
-
-def scored_sentences(response: GeneratedResponse, *, drop_unfinished: bool) -> list[str]:
-    """A response's sentences, without the last where the token limit cut it short.
-
-    What holds no letter or digit is not a sentence.
-    """
-    sentences = split_steps(response.text, "sentence")
-    if drop_unfinished and sentences and response.finish_reason is FinishReason.LENGTH:
-        *before, last = sentences
-        if step_end(last, "sentence", "".join(before)) is None:
-            sentences = before
-    return [sentence for sentence in sentences if any(map(str.isalnum, sentence))]
 
 
 def scene_metrics(
@@ -153,23 +199,35 @@ def scene_metrics(
     unique_numerator: bool,
 ) -> dict[str, float]:
     """CHAIR and attribute figures of captions, given as sentences, against their images."""
-    counts = [
-        count_objects(
-            " ".join(sentences),
-            {thing["name"] for thing in scene},
-            vocabulary.objects,
-            unique_numerator=unique_numerator,
-        )
-        for sentences, scene in zip(captions, scenes, strict=True)
-    ]
-    metrics = chair_metrics(counts)
+    rows = list(zip(captions, scenes, strict=True))
+    metrics = chair_metrics([_counts(*row, vocabulary, unique_numerator) for row in rows])
     if not vocabulary.attributes:
         return metrics
-    verdicts = [
-        [judge_sentence(s, scene, vocabulary.objects, vocabulary.attributes) for s in sentences]
-        for sentences, scene in zip(captions, scenes, strict=True)
-    ]
+    verdicts = [_verdicts(*row, vocabulary) for row in rows]
     return metrics | attribute_metrics(verdicts, list(vocabulary.attributes))
+
+
+def _counts(
+    sentences: Sequence[str],
+    scene: Sequence[SceneObject],
+    vocabulary: Vocabulary,
+    unique_numerator: bool,
+) -> CaptionObjects:
+    return count_objects(
+        " ".join(sentences),
+        {thing["name"] for thing in scene},
+        vocabulary.objects,
+        unique_numerator=unique_numerator,
+    )
+
+
+def _verdicts(
+    sentences: Sequence[str], scene: Sequence[SceneObject], vocabulary: Vocabulary
+) -> list[SentenceVerdict]:
+    return [
+        judge_sentence(sentence, scene, vocabulary.objects, vocabulary.attributes)
+        for sentence in sentences
+    ]
 
 
 def _check_objects(record: Record, vocabulary: Vocabulary, path: Path) -> None:

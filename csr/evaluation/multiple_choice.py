@@ -22,6 +22,7 @@ from csr.errors import DataError, shown
 from csr.evaluation._labels import (
     Calibration,
     CalibrationScope,
+    LabelReading,
     label_queries,
     likeliest,
     mean_mass,
@@ -31,6 +32,7 @@ from csr.evaluation._labels import (
 from csr.evaluation._records import build_prompts, num_records, read_records
 from csr.evaluation._uncertainty import binomial_se
 from csr.label_calibration import ContentFree, surface_forms
+from csr.outcomes import Outcome, outcomes_of
 from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.records import Record
 from csr.types import GeneratedResponse, LabelQuery, Prompt
@@ -134,13 +136,35 @@ class MultipleChoiceBenchmark:
         """
         num = len(self._records)
         readings = read_labels(label_logprobs, num, self.config.calibration_scope)
-        metrics = self._figures([likeliest(reading.plain) for reading in readings])
-        if self.config.calibration == "content_free":
-            debiased = [likeliest(reading.calibrated) for reading in readings]
-            metrics |= self._figures(debiased, "calibrated_")
+        metrics: dict[str, float] = {}
+        for prefix, answers in self._answers(readings).items():
+            metrics |= self._figures(answers, prefix)
         metrics["multiple_choice_label_mass"] = mean_mass(readings)
         metrics["multiple_choice_num_prompts"] = float(num)
         return metrics
+
+    def outcomes(
+        self,
+        responses: Sequence[GeneratedResponse],
+        label_logprobs: Sequence[tuple[float, ...]] = (),
+    ) -> Sequence[Outcome]:
+        """Whether each question is answered rightly."""
+        scope = self.config.calibration_scope
+        found: list[Outcome] = []
+        readings = read_labels(label_logprobs, len(self._records), scope)
+        for prefix, answers in self._answers(readings).items():
+            for record, answer in zip(self._records, answers, strict=True):
+                right = record["choices"][answer] == record["label"]
+                ratio = (f"multiple_choice_{prefix}accuracy", right, 1)
+                found += outcomes_of(record["id"], record["image"], [ratio])
+        return found
+
+    def _answers(self, readings: Sequence[LabelReading]) -> dict[str, list[int]]:
+        """The places that are answered; before their figures' names stands the key."""
+        answers = {"": [likeliest(reading.plain) for reading in readings]}
+        if self.config.calibration == "content_free":
+            answers["calibrated_"] = [likeliest(reading.calibrated) for reading in readings]
+        return answers
 
     def _figures(self, answers: Sequence[int], prefix: str = "") -> dict[str, float]:
         right = [r["choices"].index(r["label"]) for r in self._records]

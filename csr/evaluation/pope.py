@@ -10,58 +10,63 @@ and "no", as they are and without the policy's habit (arXiv:2403.05262, post-hoc
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, model_validator
 
 from csr.config import ComponentConfig, Location
-from csr.errors import DataError, shown
+from csr.evaluation._answers import (
+    LABELS,
+    Answer,
+    AnswerRule,
+    official_answer,
+    read_answer,
+    robust_answer,
+)
+from csr.evaluation._image_ids import keep_listed
 from csr.evaluation._labels import (
     Calibration,
     CalibrationScope,
+    LabelReading,
     label_queries,
     likeliest,
     mean_mass,
     planned_label_calls,
     read_labels,
 )
-from csr.evaluation._records import build_prompts, num_records, read_records
-from csr.evaluation._uncertainty import binomial_se
+from csr.evaluation._pope_figures import answer_outcomes, pope_metrics
+from csr.evaluation._pope_files import PopeFiles, read_pope
+from csr.evaluation._records import build_prompts, count_prompts
 from csr.label_calibration import ContentFree, surface_forms
+from csr.outcomes import Outcome
 from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions, text_tokens
 from csr.records import Record
 from csr.types import GeneratedResponse, LabelQuery, Prompt
-
-Answer = Literal["yes", "no"]
-AnswerRule = Literal["official", "robust"]
-
-SPLITS = ("random", "popular", "adversarial")
-LABELS: tuple[Answer, ...] = ("yes", "no")
-_NEGATIVE_WORDS = frozenset({"no", "not", "none", "cannot", "never", "without"})
 
 
 class Config(ComponentConfig):
     """Where the questions are, and how answers are read."""
 
     prompts: Location
-    """JSONL file or JSON list: records with `id`, `image`, `input`, `label` ("yes" or "no")
-    and `split` ("random", "popular" or "adversarial")."""
+    """The authors' folder with `coco_pope_random.json`, `..._popular.json` and
+    `..._adversarial.json`, or one of these files; or a JSONL file or JSON list of records with
+    `id`, `image`, `input`, `label` ("yes" or "no") and `split`, one of these three names."""
     images: Location
     """Folder that the records' image paths are relative to."""
+    image_ids: Location | None = None
+    """File with the images to ask about, a JSON list or one a line; None takes all."""
     max_prompts: int | None = Field(default=None, ge=1)
     """Questions asked at most, spread evenly over splits and labels; None asks all."""
     max_response_tokens: int = Field(default=32, ge=1)
     """Tokens. Answers are judged by their first sentence."""
     answer_rule: AnswerRule = "official"
     """`official`: the authors' rule, comparable with published figures; `robust`: the first
-    yes or no word decides, and an answer without one is wrong."""
+    yes or no word decides, and an answer without one is wrong; `substring`: as VCD's code
+    (arXiv:2311.16922), right where the answer holds the label's letters."""
     describe_first: str | None = None
     """Describe-and-respond (STIC, arXiv:2405.19716, section 4.2): asks for a description first, and
     puts it before each question. None asks the questions alone."""
@@ -101,78 +106,7 @@ def planned_questions(config: Config, expected: ExpectedResponse) -> PlannedQues
         )
     if config.calibration != "none":
         calls += planned_label_calls(len(LABELS), config.content_free)
-    return PlannedQuestions(
-        num_prompts=num_records(config.prompts, config.max_prompts), calls=calls
-    )
-
-
-def official_answer(text: str) -> Answer:
-    """The authors' rule: "no" where the first sentence holds No, no or not, else "yes".
-
-    It knows no other spelling ("NO", "isn't") and takes silence for "yes".
-    """
-    words = text.split(".")[0].replace(",", "").split(" ")
-    return "no" if {"No", "not", "no"} & set(words) else "yes"
-
-
-def robust_answer(text: str) -> Answer | None:
-    """The first yes or no word of the text in any case; else "no" where it negates.
-
-    None where the text does neither, e.g. "A dog." or nothing at all.
-    """
-    words = re.findall(r"[a-z]+(?:'[a-z]+)?", text.lower().replace("\u2019", "'"))
-    for word in words:
-        if word == "yes":
-            return "yes"
-        if word == "no":
-            return "no"
-    negates = any(word in _NEGATIVE_WORDS or word.endswith("n't") for word in words)
-    return "no" if negates else None
-
-
-def split_metrics(labels: Sequence[Answer], answers: Sequence[Answer | None]) -> dict[str, float]:
-    """Figures of one split as fractions; "yes" is the positive class.
-
-    An answer of None counts as wrong and not as a yes. `yes_ratio` is over answers,
-    not labels. A ratio with nothing to count is 0.0.
-    """
-    assert len(labels) == len(answers) > 0, "one answer a label"
-    pairs = list(zip(labels, answers, strict=True))
-    true_yes = sum(label == answer == "yes" for label, answer in pairs)
-    said_yes = sum(answer == "yes" for answer in answers)
-    was_yes = sum(label == "yes" for label in labels)
-    return {
-        "accuracy": sum(label == answer for label, answer in pairs) / len(pairs),
-        "precision": true_yes / said_yes if said_yes else 0.0,
-        "recall": true_yes / was_yes if was_yes else 0.0,
-        "f1": 2 * true_yes / (said_yes + was_yes) if said_yes + was_yes else 0.0,
-        "yes_ratio": said_yes / len(answers),
-    }
-
-
-def pope_metrics(
-    splits: Sequence[str],
-    labels: Sequence[Answer],
-    answers: Sequence[Answer | None],
-    prefix: str = "pope",
-) -> dict[str, float]:
-    """`pope_<split>_<figure>` of every split that occurs, and `pope_<figure>`, their mean.
-
-    `pope_accuracy_se` is the standard error of the mean accuracy.
-    """
-    metrics: dict[str, float] = {}
-    figures_of: list[dict[str, float]] = []
-    variance = 0.0
-    for split in (name for name in SPLITS if name in splits):
-        rows = [i for i, name in enumerate(splits) if name == split]
-        figures = split_metrics([labels[i] for i in rows], [answers[i] for i in rows])
-        metrics |= {f"{prefix}_{split}_{name}": value for name, value in figures.items()}
-        figures_of.append(figures)
-        variance += binomial_se(figures["accuracy"], len(rows)) ** 2
-    for name in figures_of[0]:
-        metrics[f"{prefix}_{name}"] = sum(f[name] for f in figures_of) / len(figures_of)
-    metrics[f"{prefix}_accuracy_se"] = math.sqrt(variance) / len(figures_of)
-    return metrics
+    return PlannedQuestions(num_prompts=count_prompts(build(config).prompt_ids), calls=calls)
 
 
 def spread(records: Sequence[Record], limit: int | None) -> list[Record]:
@@ -189,7 +123,9 @@ class PopeBenchmark:
     """Asks the questions and scores the answers."""
 
     config: Config
-    _prompts: list[Prompt] = field(default_factory=list, init=False)
+    response_fields: tuple[str, str] = field(default=("question_id", "answer"), init=False)
+    """Of a record in a file of answers; the id is the question's, "<split>-<question_id>"."""
+    _kept: frozenset[str] | None = field(default=None, init=False)
 
     @property
     def max_response_tokens(self) -> int:
@@ -203,9 +139,21 @@ class PopeBenchmark:
 
     def prompts(self) -> Sequence[Prompt]:
         """The questions, in file order."""
-        if not self._prompts:
-            self._prompts = build_prompts(self._records, Path(self.config.images), "pope")
         return self._prompts
+
+    def prompt_ids(self) -> Sequence[str]:
+        """The questions' ids; no image is looked at."""
+        return [record["id"] for record in self._records]
+
+    def keep(self, prompt_ids: Collection[str]) -> None:
+        """Ask these questions alone."""
+        self._kept = frozenset(prompt_ids)
+        self.__dict__.pop("_records", None)
+        self.__dict__.pop("_prompts", None)
+
+    def response_records(self, responses: Sequence[GeneratedResponse]) -> list[Record]:
+        """The answers, a record each."""
+        return [{"question_id": r.prompt_id, "answer": r.text} for r in responses]
 
     def label_queries(self) -> Sequence[LabelQuery]:
         """With `calibration`: "yes" and "no" of each question, with its image and without."""
@@ -226,25 +174,54 @@ class PopeBenchmark:
         """
         ids = [record["id"] for record in self._records]
         assert [response.prompt_id for response in responses] == ids, "one response a prompt"
-        official: list[Answer | None] = [official_answer(response.text) for response in responses]
+        official = [official_answer(response.text) for response in responses]
         robust = [robust_answer(response.text) for response in responses]
-        metrics = self._figures(official if self.config.answer_rule == "official" else robust)
+        metrics = self._figures(self._answers(responses))
         differing = sum(a != b for a, b in zip(official, robust, strict=True))
         metrics["pope_rule_disagreement"] = differing / len(responses)
         metrics["pope_num_prompts"] = float(len(responses))
-        return metrics | self._label_figures(label_logprobs)
+        return metrics | self._files.facts | self._label_figures(label_logprobs)
+
+    def outcomes(
+        self,
+        responses: Sequence[GeneratedResponse],
+        label_logprobs: Sequence[tuple[float, ...]] = (),
+    ) -> Sequence[Outcome]:
+        """Each answer's part in every figure of its split, and in the means over the splits."""
+        answers = {"pope": self._answers(responses), **self._label_answers(label_logprobs)}
+        return [
+            outcome
+            for prefix, given in answers.items()
+            for record, answer in zip(self._records, given, strict=True)
+            for outcome in answer_outcomes(record, answer, prefix)
+        ]
+
+    def _answers(self, responses: Sequence[GeneratedResponse]) -> list[Answer | None]:
+        rows = zip(self._records, responses, strict=True)
+        return [read_answer(self.config.answer_rule, r.text, record["label"]) for record, r in rows]
 
     def _label_figures(self, label_logprobs: Sequence[tuple[float, ...]]) -> dict[str, float]:
-        if self.config.calibration == "none":
+        if self.config.calibration == "none" or not label_logprobs:
             return {}
-        readings = read_labels(label_logprobs, len(self._records), self.config.calibration_scope)
-        plain = [LABELS[likeliest(reading.plain)] for reading in readings]
-        debiased = [LABELS[likeliest(reading.calibrated)] for reading in readings]
+        metrics: dict[str, float] = {}
+        for prefix, answers in self._label_answers(label_logprobs).items():
+            metrics |= self._figures(answers, prefix)
+        return {**metrics, "pope_label_mass": mean_mass(self._readings(label_logprobs))}
+
+    def _label_answers(
+        self, label_logprobs: Sequence[tuple[float, ...]]
+    ) -> dict[str, list[Answer | None]]:
+        """None where nobody asked for probabilities, as of answers that come from a file."""
+        if self.config.calibration == "none" or not label_logprobs:
+            return {}
+        readings = self._readings(label_logprobs)
         return {
-            **self._figures(plain, "pope_label"),
-            **self._figures(debiased, "pope_calibrated"),
-            "pope_label_mass": mean_mass(readings),
+            "pope_label": [LABELS[likeliest(reading.plain)] for reading in readings],
+            "pope_calibrated": [LABELS[likeliest(reading.calibrated)] for reading in readings],
         }
+
+    def _readings(self, label_logprobs: Sequence[tuple[float, ...]]) -> list[LabelReading]:
+        return read_labels(label_logprobs, len(self._records), self.config.calibration_scope)
 
     def _figures(self, answers: Sequence[Answer | None], prefix: str = "pope") -> dict[str, float]:
         return pope_metrics(
@@ -256,14 +233,17 @@ class PopeBenchmark:
 
     @cached_property
     def _records(self) -> list[Record]:
-        path = Path(self.config.prompts)
-        return spread(read_records(path, _check_record), self.config.max_prompts)
+        listed = self.config.image_ids
+        chosen = keep_listed(
+            self._files.records, lambda record: record["image"], Path(listed) if listed else None
+        )
+        records = spread(chosen, self.config.max_prompts)
+        return [r for r in records if self._kept is None or r["id"] in self._kept]
 
+    @cached_property
+    def _prompts(self) -> list[Prompt]:
+        return build_prompts(self._records, Path(self.config.images), "pope")
 
-def _check_record(record: Record, where: str) -> None:
-    for key, allowed in (("label", LABELS), ("split", SPLITS)):
-        if record.get(key) not in allowed:
-            raise DataError(
-                f"{where} ({shown(record['id'])}): {key!r} is {shown(record.get(key))}, but "
-                f"must be one of {', '.join(allowed)}."
-            )
+    @cached_property
+    def _files(self) -> PopeFiles:
+        return read_pope(Path(self.config.prompts))

@@ -15,6 +15,7 @@ from pydantic import Field
 from csr.config import ComponentConfig, Location
 from csr.errors import DataError, shown
 from csr.evaluation._records import build_prompts, num_records, read_records
+from csr.outcomes import Outcome, outcomes_of
 from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.protocols import Benchmark
 from csr.records import Record
@@ -82,10 +83,7 @@ class RationaleBenchmark:
         Beside it `rationale_match_share`, of those that say a reference word for word,
         `mean_rationale_tokens`, and `rationale_truncated_share`, cut by the token limit.
         """
-        scores = [
-            max(rouge_l(response.text, reference) for reference in _references(record))
-            for response, record in zip(responses, self._records, strict=True)
-        ]
+        scores = self._scores(responses)
         num = len(responses)
         cut = sum(response.finish_reason is FinishReason.LENGTH for response in responses)
         return {
@@ -94,6 +92,27 @@ class RationaleBenchmark:
             "mean_rationale_tokens": sum(len(r.token_ids) for r in responses) / num,
             "rationale_truncated_share": cut / num,
         }
+
+    def outcomes(
+        self,
+        responses: Sequence[GeneratedResponse],
+        label_logprobs: Sequence[tuple[float, ...]] = (),
+    ) -> Sequence[Outcome]:
+        """Each rationale's likeness."""
+        rows = zip(self._records, self._scores(responses), strict=True)
+        return [
+            outcome
+            for record, score in rows
+            for outcome in outcomes_of(
+                record["id"], record["image"], [("rationale_rouge_l", score, 1)]
+            )
+        ]
+
+    def _scores(self, responses: Sequence[GeneratedResponse]) -> list[float]:
+        return [
+            max(rouge_l(response.text, reference) for reference in _references(record))
+            for response, record in zip(responses, self._records, strict=True)
+        ]
 
     @cached_property
     def _prompts(self) -> list[Prompt]:

@@ -48,6 +48,33 @@ def require_vllm() -> None:
         )
 
 
+def check_attention(model_path: Path) -> None:
+    """ModelError where vLLM would attend to an image otherwise than the model does.
+
+    Image tokens of some families (Gemma 3, PaliGemma) see each other in both directions. vLLM's
+    attention for CPUs leaves that out without a word, and every log-probability is another.
+    """
+    with _contained():
+        from vllm.platforms import current_platform
+
+        if not current_platform.is_cpu():
+            return
+        import vllm.config  # noqa: F401  # the module below needs it imported first
+        from transformers import AutoConfig
+        from vllm.transformers_utils import model_arch_config_convertor as architectures
+
+        config = AutoConfig.from_pretrained(str(model_path), trust_remote_code=False)
+        known = architectures.MODEL_ARCH_CONFIG_CONVERTORS
+        reader = known.get(config.model_type, architectures.ModelArchConfigConvertorBase)
+        if reader(config, config.get_text_config()).is_mm_prefix_lm():
+            raise ModelError(
+                f"{model_path} is a {config.model_type} model, whose image tokens see each other "
+                "in both directions. vLLM on a CPU reads them in one, so it would sample from "
+                "another policy than the one that is trained. Set the sampler to 'transformers', "
+                "or use a GPU."
+            )
+
+
 def start_engine(model_path: Path, *, kv_cache_gib: float | None, **options: Any) -> Any:
     """A `vllm.LLM` in this process. EnvironmentFault without vLLM, ModelError where it refuses.
 
@@ -61,6 +88,7 @@ def start_engine(model_path: Path, *, kv_cache_gib: float | None, **options: Any
             "This process already runs a vLLM engine, and stopping one would break the other. "
             "Close the first sampler, or run the second in a process of its own."
         )
+    check_attention(model_path)
     with _contained():
         import vllm
         from vllm.platforms import current_platform
@@ -77,7 +105,7 @@ def start_engine(model_path: Path, *, kv_cache_gib: float | None, **options: Any
             engine = vllm.LLM(
                 str(model_path),
                 enable_prefix_caching=True,
-                limit_mm_per_prompt={"image": 1},
+                limit_mm_per_prompt={"image": 1, "video": 0},  # no dummy video while it starts
                 max_logprobs=MAX_LOGPROBS,
                 logprobs_mode="raw_logprobs",
                 trust_remote_code=False,

@@ -27,6 +27,7 @@ from pydantic import Field, field_validator
 
 from csr.config import ComponentConfig
 from csr.errors import ConfigError, shown
+from csr.planning import PlannedEngine
 from csr.prompts import PromptCheck
 from csr.protocols import GenerateSettings, Sampler, StepSettings
 from csr.samplers._loading import check_checkpoint
@@ -37,8 +38,13 @@ from csr.samplers._server_http import Endpoint
 from csr.samplers._server_policy import Job, RemotePolicy
 from csr.samplers._server_steps import ServerSteps
 from csr.samplers._shared import check_tokens, refuse_markers, refuse_schema
+from csr.samplers._vllm_engine import planned_caches
 from csr.step_streams import StepStream
 from csr.types import GeneratedResponse, PolicyRef, Prompt, StepRequest
+
+_SERVED_SEQUENCES = 256
+_SERVED_MEMORY_SHARE = 0.9
+"""Defaults of `vllm serve`, which a plan takes for granted."""
 
 
 class Config(ComponentConfig):
@@ -89,6 +95,21 @@ class Config(ComponentConfig):
         if repeated := sorted({url for url in urls if urls.count(url) > 1}):
             raise ValueError(f"{repeated[0]} is named twice. Name each endpoint once.")
         return urls
+
+
+def planned_engine(config: Config) -> PlannedEngine:
+    """One engine an endpoint, each on one GPU as `vllm serve` has it where nothing else is said."""
+    cache, cpu_cache = planned_caches(None)
+    return PlannedEngine(
+        dtype="auto",
+        num_engines=len(config.endpoints),
+        is_running=True,
+        max_sequences=_SERVED_SEQUENCES,
+        max_batch_requests=config.max_running_requests,
+        memory_share=_SERVED_MEMORY_SHARE,
+        cache=cache,
+        cpu_cache=cpu_cache,
+    )
 
 
 def build(config: Config) -> Sampler:

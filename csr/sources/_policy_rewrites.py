@@ -47,6 +47,7 @@ class PolicyRewriteSettings(ComponentConfig):
     temperature: float = Field(default=0.8, gt=0)
     """Above 0, so that another try is another rewrite."""
     top_p: float = Field(default=0.95, gt=0, le=1)
+    """Probability mass that is sampled from."""
     max_rewrite_tokens: int = Field(default=1024, ge=1)
     """Tokens of the whole JSON answer."""
     max_edits: int = Field(default=3, ge=1)

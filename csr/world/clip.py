@@ -78,7 +78,9 @@ class ClipSettings(ComponentConfig):
     layers: PositiveInt = 1
     """Of the vision tower."""
     text_width: PositiveInt = Field(default=64, multiple_of=32)
+    """Of the text tower; heads are 32 wide."""
     text_layers: PositiveInt = 1
+    """Of the text tower."""
     embedding_width: PositiveInt = 256
     """Of the space where image and sentence meet."""
     num_scenes: PositiveInt = 6000

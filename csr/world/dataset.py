@@ -11,7 +11,7 @@ from csr.world import method_data
 from csr.world.captions import DESCRIBE
 from csr.world.drawing import draw
 from csr.world.questions import POPE_SPLITS, pope_questions, presence_question
-from csr.world.scenes import COLOURS, POSITIONS, SHAPES, Scene
+from csr.world.scenes import COLOURS, POSITIONS, SHAPES, Scene, SceneSettings, sample_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,12 +82,26 @@ def image_name(scene: Scene) -> str:
     return f"{scene.scene_id}.png"
 
 
+def training_facts(num_train: int, settings: SceneSettings) -> dict[str, list[dict[str, str]]]:
+    """Image name -> what it shows, for people who look at a run.
+
+    The scenes are sampled anew from the settings: no file holds what training must not see.
+    """
+    scenes = sample_scenes("train", num_train, settings)
+    return {image_name(scene): scene_facts(scene) for scene in scenes}
+
+
+def scene_facts(scene: Scene) -> list[dict[str, str]]:
+    """What the image shows, in the vocabulary's names."""
+    return [method_data.facts_of(item) for item in scene.objects]
+
+
 def _prompt(scene: Scene) -> dict[str, Any]:
     return {"id": scene.scene_id, "image": image_name(scene), "input": DESCRIBE}
 
 
 def _with_objects(scene: Scene) -> dict[str, Any]:
-    return {**_prompt(scene), "objects": [method_data.facts_of(item) for item in scene.objects]}
+    return {**_prompt(scene), "objects": scene_facts(scene)}
 
 
 def _write_images(

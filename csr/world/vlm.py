@@ -44,10 +44,13 @@ class PolicySettings(ComponentConfig):
     """The policy's size and training."""
 
     vision_width: PositiveInt = Field(default=128, multiple_of=_HEAD_WIDTH)
+    """Of the vision tower; heads are 32 wide."""
     vision_layers: PositiveInt = 2
+    """Of the vision tower."""
     width: PositiveInt = Field(default=128, multiple_of=_HEAD_WIDTH)
     """Of the language model; heads are 32 wide."""
     layers: PositiveInt = 3
+    """Of the language model."""
     abilities: tuple[Ability, ...] = ()
     """What it is taught beside describing and answering (`csr.world.abilities`)."""
     num_scenes: PositiveInt = 6000

@@ -21,7 +21,8 @@ def gpu_advice(parts: Parts, num_gpus: int | None) -> Iterator[str]:
         one = parts.num_workers == 1
         setting = f"sampler.{engine.num_gpus_setting}" if one else "ray.num_workers"
         known = engine.num_gpus_setting or not one
-        told.append((engine.num_gpus * parts.num_workers, "sampler", setting if known else ""))
+        used = engine.num_gpus * engine.num_engines * parts.num_workers
+        told.append((used, "sampler", setting if known else ""))
     if training is not None:
         name = training.num_processes_setting
         told.append((training.num_processes, "trainer", f"trainer.{name}" if name else ""))
@@ -114,8 +115,10 @@ def training_fits(parts: Parts, plan: IterationPlan, setting: Setting) -> bool:
     if plan.training_memory is None:
         return True
     beside = 0.0
-    if not setting.own_processes and plan.engine_memory is not None and parts.engine is not None:
-        beside = plan.engine_memory.total_bytes / parts.engine.num_gpus
+    engine = parts.engine
+    stays = not setting.own_processes and engine is not None and not engine.is_running
+    if stays and plan.engine_memory is not None and engine is not None:
+        beside = plan.engine_memory.total_bytes / engine.num_gpus
     return plan.training_memory.total_bytes + beside <= setting.device.memory_bytes
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from csr.errors import DataError
 from csr.planning import (
     ExpectedResponse,
     PlannedCall,
@@ -18,9 +16,9 @@ from csr.planning import (
     PlannedWork,
     tree_calls,
 )
-from csr.records import read_entries
 from flows.components import Component
 from flows.config import Recipe
+from flows.reading import count_records
 from rewards.statistics import MAX_CAPTION_STEPS
 
 
@@ -100,11 +98,9 @@ def count_prompts(recipe: Recipe, given: int | None) -> int:
     """Prompts of one iteration: what is given, else what the recipe asks for and the file has."""
     if given is not None:
         return given
-    try:
-        there = len(read_entries(Path(recipe.data.prompts)))
-    except DataError:  # it need not be on this machine yet
-        there = recipe.data.num_prompts_per_iteration
-    return min(recipe.data.num_prompts_per_iteration, there)
+    there = count_records(recipe.data)
+    asked = recipe.data.num_prompts_per_iteration
+    return asked if there is None else min(asked, there)
 
 
 def _captions(recipe: Recipe, expected: ExpectedResponse) -> tuple[PlannedCall, ...]:

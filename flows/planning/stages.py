@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from csr.planning import PlannedCall, PlannedSimilarity, PlannedWork
 from flows.planning import costs
@@ -84,7 +84,9 @@ def plan_iteration(parts: Parts, setting: Setting) -> IterationPlan:
     """One iteration, start-up of its engines included."""
     memory, speaker = _speaker(parts, setting)
     work, training, tokens = parts.work, parts.training, _lesson_tokens(parts, setting)
-    sampling = _sampling(work, setting, speaker) if speaker and work else None
+    sampling = (
+        _sampling(work, _of_one_engine(parts, setting), speaker) if speaker and work else None
+    )
     dtype = training_dtype(setting.geometry, training.dtype if training else "auto")
     held, trained, share = None, None, _share_of_a_worker(parts, setting)
     if training is not None:
@@ -121,7 +123,9 @@ def training_dtype(geometry: Geometry, asked: str) -> str:
 def base_seconds(parts: Parts, setting: Setting) -> float:
     """Before the first iteration: an engine starts, and the base model is evaluated."""
     _, speaker = _speaker(parts, setting)
-    return _engine_start_seconds(setting) + (evaluate_seconds(parts, setting, speaker) or 0.0)
+    return _engine_start_seconds(parts, setting) + (
+        evaluate_seconds(parts, setting, speaker) or 0.0
+    )
 
 
 def start_seconds(parts: Parts, setting: Setting) -> float:
@@ -132,7 +136,8 @@ def start_seconds(parts: Parts, setting: Setting) -> float:
     """
     reading = _weights_seconds(setting)
     trainer = 2 * reading if parts.training else 0.0
-    return trainer + (2 * _engine_start_seconds(setting) if setting.own_processes else reading)
+    anew = 2 * _engine_start_seconds(parts, setting)
+    return trainer + (anew if setting.own_processes else reading)
 
 
 def _weights_seconds(setting: Setting) -> float:
@@ -140,7 +145,9 @@ def _weights_seconds(setting: Setting) -> float:
     return geometry.num_parameters * BYTES_OF[geometry.dtype] / READ_BYTES_PER_SECOND
 
 
-def _engine_start_seconds(setting: Setting) -> float:
+def _engine_start_seconds(parts: Parts, setting: Setting) -> float:
+    if parts.engine is not None and parts.engine.is_running:
+        return 0.0
     return setting.device.engine_start_seconds + _weights_seconds(setting)
 
 
@@ -190,6 +197,20 @@ def _sampling(work: PlannedWork, setting: Setting, speaker: Speaker) -> Sampling
     )
 
 
+def _of_one_engine(parts: Parts, setting: Setting) -> Setting:
+    """The part of each shard that one of several engines has."""
+    num = _num_engines(parts)
+    return replace(
+        setting,
+        num_prompts=math.ceil(setting.num_prompts / num),
+        shard_size=math.ceil(setting.shard_size / num),
+    )
+
+
+def _num_engines(parts: Parts) -> int:
+    return parts.engine.num_engines if parts.engine else 1
+
+
 def _share_of_a_worker(parts: Parts, setting: Setting) -> float:
     """Of all shards, those that the busiest worker samples one after another."""
     num_shards = math.ceil(setting.num_prompts / setting.shard_size)
@@ -229,15 +250,22 @@ def _measure_seconds(parts: Parts, setting: Setting, speaker: Speaker | None) ->
         return None
     num = parts.num_captions
     texts = _compared_seconds(parts.similarities, setting.device, num, num * len(parts.captions))
-    return _asking_seconds(speaker, parts.captions, num, num) + texts
+    own = math.ceil(num / _num_engines(parts))
+    return _asking_seconds(speaker, parts.captions, own, own) + texts
 
 
 def evaluate_seconds(parts: Parts, setting: Setting, speaker: Speaker | None) -> float | None:
     """All benchmarks whose number of questions is known."""
     if speaker is None:
         return None
+    engines = _num_engines(parts)
     return sum(
-        _asking_seconds(speaker, questions.calls, num, setting.shard_size)
+        _asking_seconds(
+            speaker,
+            questions.calls,
+            math.ceil(num / engines),
+            math.ceil(setting.shard_size / engines),
+        )
         for questions, num in parts.questions
     )
 

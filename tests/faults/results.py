@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from storage.manifest import damaged
 from storage.run_store import RunStore
-from storage.tables import content_sha256, table_files
+from storage.tables import content_sha256, table_files, table_identity
 
 TABLES = ("nodes", "responses", "pairs")
 
@@ -28,7 +28,7 @@ def made(home: Path, run_id: str) -> dict[str, Any]:
             if table_files(attempt.path / table):
                 found[f"{number} {table}"] = content_sha256(attempt.path / table, table)
         for file in table_files(attempt.evaluation):
-            found[f"{number} {file.name}"] = content_sha256(file, "generations")
+            found[f"{number} {file.name}"] = content_sha256(file, table_identity(file)[0])
         for stage in manifest.stages:
             key = f"{number} {stage.stage} {stage.shard}"
             metrics = {k: v for k, v in stage.metrics.items() if k != "seconds"}

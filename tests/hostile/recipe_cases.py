@@ -138,7 +138,7 @@ for name, build, words in [
     ("nul_in_a_path", with_text("data.prompts", '"a\\0b"'), PAIR),
     ("path_of_50000_letters", with_value("policy.model", "/" + "x" * 50_000), "model"),
     ("home_of_nobody", with_value("policy.model", "~no-such-user-here/model"), "model"),
-    ("folder_for_prompts", with_value("data.prompts", "/"), "/ is no file"),
+    ("folder_for_prompts", with_value("data.prompts", "/usr"), "/usr is no file"),
     ("device_for_prompts", with_value("data.prompts", "/dev/zero"), "/dev/zero is no file"),
     ("file_for_images", with_value("data.images", "/etc/passwd"), "is no folder"),
     ("device_for_benchmark", with_value(

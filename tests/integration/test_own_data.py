@@ -20,6 +20,7 @@ from csr.rendering import expanded_inputs, load_processor
 from storage.rows import prompts_from_table
 from storage.tables import read_table
 from tests.cli_batch import Answer, run_batch, run_console_script
+from tests.data_formats import Sample, write_parquet
 from tests.logprobs import NATS
 from tests.photographs import (
     HELD_OUT,
@@ -109,11 +110,16 @@ def write_recipe(folder: Path, family: str, prompts: str, similarity: dict[str, 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photographs, prompt files in both forms, three policies, a CLIP, and a recipe for each."""
+    """Photographs, prompts in three forms, three policies, a CLIP, and a recipe for each."""
     root = tmp_path_factory.mktemp("own_data")
     copy_photographs(root / "images")
     write_jsonl(root / "train.jsonl", TRAIN)
     write_csr_json(root / "train.json", TRAIN)
+    photographs = [(root / "images" / name).read_bytes() for name in TRAIN]
+    write_parquet(
+        root / "train.parquet",
+        [Sample(str(n), image, INPUT) for n, image in enumerate(photographs)],
+    )
     write_jsonl(root / "heldout.jsonl", HELD_OUT)
     make_llava(root / "llava")
     make_qwen2_5_vl(root / "qwen2_5_vl")
@@ -125,7 +131,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     by_name = {"model": "tiny-clip", "pretrained": str(clip / "open_clip_model.safetensors")}
     write_recipe(root, "llava", "train.json", by_directory)
     write_recipe(root, "qwen2_5_vl", "train.jsonl", by_name)
-    write_recipe(root, "smolvlm", "train.jsonl", by_directory)
+    write_recipe(root, "smolvlm", "train.parquet", by_directory)
     return root
 
 
@@ -191,6 +197,19 @@ def test_prompts_of_both_forms_arrive_without_marker(
     assert {prompt.text for prompt in prompts} == {INPUT}
     root = (folder / "images").resolve()
     assert [str(Path(prompt.image.uri).relative_to(root)) for prompt in prompts] == list(TRAIN)
+
+
+def test_photographs_within_parquet_are_those_of_the_folder(
+    runs: dict[str, Run], folder: Path
+) -> None:
+    """Engines read them where the run keeps them."""
+    prompts = prompts_from_table(read_table(runs["smolvlm"].path / "prompts.parquet", "prompts"))
+    assert [Path(prompt.image.uri).parents[1] for prompt in prompts] == (
+        [runs["smolvlm"].home.resolve() / "_images"] * len(TRAIN)
+    )
+    assert [prompt.image.sha256 for prompt in prompts] == [
+        image_ref(name, root=folder / "images").sha256 for name in TRAIN
+    ]
 
 
 def test_clip_sees_the_photographs(runs: dict[str, Run]) -> None:

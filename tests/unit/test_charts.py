@@ -80,12 +80,13 @@ def test_nothing_but_zeros_lies_on_the_axis() -> None:
 
 
 def test_error_bars_stay_inside_the_plot() -> None:
-    series = Series(label="", points=[(0, 0.01), (1, 0.5)], errors=[0.1, 0.0])
+    series = Series(label="", points=[(0, 0.01), (1, 0.5)], intervals=[(-0.09, 0.11), None])
     chart = line_chart("a", [series], x_label="", from_zero=True)
     assert chart is not None
     x = chart.series[0].points[0][0]
     assert chart.series[0].error_path.startswith(f"M{x} {BOTTOM}V")
-    assert chart.series[0].error_path.count("M") == 1  # an error of zero has no bar
+    assert chart.series[0].error_path.count("M") == 1  # no interval, no bar
+    assert chart.series[0].band_path == ""
 
 
 def test_points_that_are_not_finite_are_left_out() -> None:
@@ -137,3 +138,44 @@ def test_a_histogram_of_one_value_and_of_none() -> None:
     assert chart is not None
     assert chart.series[0].mean_at == (LEFT + RIGHT) / 2
     assert histogram("Reward", [("chosen", []), ("rejected", [])]) is None
+
+
+def test_intervals_make_a_band_and_stand_in_the_table() -> None:
+    points, nan = [(0, 0.5), (1, 0.25)], float("nan")
+    series = Series(label="", points=points, intervals=[(0.25, 1.0), (0.0, 0.5)])
+    chart = line_chart("Share", [series], x_label="iteration", from_zero=True)
+    assert chart is not None
+    [line] = chart.series
+    (x0, _), (x1, _) = line.points
+    middle = (TOP + BOTTOM) / 2
+    assert line.band_path == (
+        f"M{x0} {float(TOP)}L{x1} {middle}L{x1} {float(BOTTOM)}L{x0} {(middle + BOTTOM) / 2}Z"
+    )
+    assert chart.columns == ("iteration", "value")
+    assert chart.rows == (("0", "0.5 [0.25, 1]"), ("1", "0.25 [0, 0.5]"))
+    one = Series(label="one", points=points, intervals=[(0.25, 1.0), (nan, 0.5)])
+    two = Series(label="two", points=[(1, 0.5), (2, nan)])
+    chart = line_chart("Share", [one, two], x_label="step")
+    assert chart is not None
+    assert [line.band_path for line in chart.series] == ["", ""]
+    assert chart.columns == ("step", "one", "two")
+    assert chart.rows == (("0", "0.5 [0.25, 1]", "–"), ("1", "0.25", "0.5"))
+
+
+def test_a_long_table_holds_every_so_many_rows() -> None:
+    long = Series(label="", points=[(n, 1.0) for n in range(100)])
+    chart = line_chart("Loss", [long], x_label="step")
+    assert chart is not None
+    assert [row[0] for row in chart.rows] == [str(n) for n in range(0, 100, 5)]
+    bars = histogram("Length", [("chosen", [1, 2, 2]), ("rejected", [3])])
+    assert bars is not None
+    assert bars.columns == ("from", "to", "chosen", "rejected")
+    assert bars.rows == (
+        ("0.5", "1.5", "1", "0"), ("1.5", "2.5", "2", "0"), ("2.5", "3.5", "0", "1"),
+    )  # fmt: skip
+
+
+def test_small_ticks_have_few_digits() -> None:
+    assert [tick_text(x) for x in (0.00015, 0.0002, 5e-05, -0.00015)] == [
+        "1.5e-04", "2e-04", "5e-05", "-1.5e-04",
+    ]  # fmt: skip

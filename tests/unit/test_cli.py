@@ -4,13 +4,12 @@ import importlib.metadata
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flows.tracing import trace
 from storage.run_store import RunStore
-from tests.scripted_run import Answer, Csr, write_recipe
+from tests.scripted_run import Answer, Csr, Silent, write_recipe
 
 RUN = "mine"
 
@@ -20,17 +19,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("cli")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        csr = Csr(monkeypatch, _Silent())  # type: ignore[arg-type]
+        csr = Csr(monkeypatch, Silent())  # type: ignore[arg-type]
         recipe = write_recipe(folder / "data")
         assert csr("run", recipe, "--home", folder / "home", "--run-id", RUN).status == 0
     return folder / "home"
-
-
-class _Silent:
-    """Stands in for capsys, which lives no longer than a test."""
-
-    def readouterr(self) -> Any:
-        return Answer(0, "", "")
 
 
 def test_ls_lists_runs(csr: Csr, home: Path) -> None:
@@ -63,6 +55,7 @@ def test_show_tells_all_of_an_iteration(csr: Csr, home: Path) -> None:
     assert shape.keys() == {
         "iteration_id", "attempt", "num_attempts", "current", "rerun_of", "status", "metrics",
         "counts", "tables", "seconds", "policy", "gates",
+        "benchmarks", "lmms_eval",
     }  # fmt: skip
     counts = shape["counts"]
     assert counts["prompts"] == 6 == counts["pairs"] + sum(counts["skipped"].values())

@@ -20,6 +20,12 @@ GEOMETRIES = {
     "llava-hf/llava-1.5-7b-hf": "llava-1.5-7b",
     "llava-hf/llava-1.5-13b-hf": "llava-1.5-13b",
     "llava-hf/llava-v1.6-mistral-7b-hf": "llava-v1.6-mistral-7b",
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": "llava-onevision-qwen2-7b",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2.5-vl-7b",
+    "Qwen/Qwen3-VL-8B-Instruct": "qwen3-vl-8b",
+    "HuggingFaceTB/SmolVLM2-2.2B-Instruct": "smolvlm2-2.2b",
+    "OpenGVLab/InternVL3-8B-hf": "internvl3-8b",
+    "google/gemma-3-4b-it": "gemma-3-4b",
 }
 
 
@@ -217,6 +223,28 @@ def test_workers_share_the_shards_and_nothing_else() -> None:
         assert other["seconds"][stage] == pytest.approx(share * seconds), stage
     advice = three["advice"]
     assert any("sampler asks for 3 GPUs" in line and "ray.num_workers=2" in line for line in advice)
+
+
+def test_endpoints_share_each_shard_and_run_already() -> None:
+    def served(num_endpoints: int, num_prompts: int, shard_size: int) -> dict[str, float | None]:
+        urls = ", ".join(f"http://127.0.0.1:{8000 + n}" for n in range(num_endpoints))
+        shape = shape_of(
+            CSR,
+            f"sampler={{name: server, endpoints: [{urls}]}}",
+            f"shard_size={shard_size}",
+            num_prompts=num_prompts,
+            num_evaluation_prompts=64,
+        )
+        [iteration] = shape["iterations"]
+        return iteration["seconds"]
+
+    one, two = served(1, 2048, 256), served(2, 4096, 512)
+    assert two["sample: decode"] == pytest.approx(one["sample: decode"])
+    assert two["sample: prefill"] == pytest.approx(one["sample: prefill"])
+    assert two["sample: score"] == pytest.approx(2 * one["sample: score"])
+    assert two["evaluate"] < one["evaluate"]
+    [own] = shape_of(CSR, num_prompts=2048, num_evaluation_prompts=64)["iterations"]
+    assert one["start-up"] < own["seconds"]["start-up"]
 
 
 def test_a_model_in_shards_takes_its_share_of_each_gpu() -> None:

@@ -6,15 +6,9 @@ import pytest
 from PIL import Image
 
 from csr.errors import DataError
-from csr.evaluation.pope import (
-    Config,
-    build,
-    official_answer,
-    pope_metrics,
-    robust_answer,
-    split_metrics,
-    spread,
-)
+from csr.evaluation._answers import official_answer, robust_answer
+from csr.evaluation._pope_figures import pope_metrics, split_metrics
+from csr.evaluation.pope import Config, build, spread
 from csr.types import FinishReason, GeneratedResponse
 
 

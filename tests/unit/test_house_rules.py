@@ -16,6 +16,7 @@ COMPONENT_FOLDERS = (
     "csr/trainers",
     "csr/trackers",
     "csr/evaluation",
+    "csr/readers",
     "rewards/similarity",
 )
 

@@ -1,10 +1,11 @@
 """Memory that runs out is a lost engine, whoever could not have it."""
 
+import psutil
 import pytest
 import torch
 
 from csr.errors import DataError, EngineLost, ModelError
-from csr.memory import memory_errors, ran_out_of_memory
+from csr.memory import give_back_freed_memory, memory_errors, ran_out_of_memory
 from csr.samplers._vllm_policy import _failure
 
 
@@ -50,3 +51,16 @@ def test_vllms_failures_are_told_apart(error: Exception, kind: type[Exception]) 
     told = _failure(error)
     assert type(told) is kind
     assert str(error) in str(told)
+
+
+def test_what_is_freed_in_small_pieces_goes_back_to_the_machine() -> None:
+    process = psutil.Process()
+    before = process.memory_info().rss
+    # Pieces below glibc's threshold for a mapping of their own; the last one holds the heap's end.
+    pieces = [bytearray(60_000) for _ in range(4_000)]
+    held = [bytearray(1_000) for _ in range(100)]
+    assert process.memory_info().rss > before + 200e6
+    del pieces
+    give_back_freed_memory()
+    assert process.memory_info().rss < before + 60e6
+    assert len(held) == 100

@@ -30,6 +30,67 @@ KNOWN_CONFIGS = {
 """What the published files say beside the defaults of their families."""
 
 
+_QWEN2_7B = {
+    "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+    "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064,
+}  # fmt: skip
+_SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27}
+OTHER_CONFIGS = {
+    "llava-onevision-qwen2-7b": (
+        "llava_onevision", {"text_config": {**_QWEN2_7B, "vocab_size": 152000}}
+    ),
+    "qwen2.5-vl-7b": (
+        "qwen2_5_vl",
+        {
+            "text_config": _QWEN2_7B,
+            "vision_config": {
+                "depth": 32, "hidden_size": 1280, "intermediate_size": 3420,
+                "out_hidden_size": 3584,
+            },
+        },
+    ),
+    "qwen3-vl-8b": (
+        "qwen3_vl",
+        {
+            "text_config": {
+                "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
+                "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+                "vocab_size": 151936,
+            },
+            "vision_config": {"out_hidden_size": 4096},
+        },
+    ),
+    "smolvlm2-2.2b": (
+        "smolvlm",
+        {
+            "text_config": {
+                "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192,
+                "num_hidden_layers": 24, "num_attention_heads": 32, "num_key_value_heads": 32,
+                "vocab_size": 49280,
+            },
+            "vision_config": {**_SO400M, "image_size": 384, "patch_size": 14},
+            "scale_factor": 3,
+        },
+    ),
+    "internvl3-8b": ("internvl", {"text_config": {**_QWEN2_7B, "vocab_size": 151674}}),
+    "gemma-3-4b": (
+        "gemma3",
+        {
+            "text_config": {
+                "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
+                "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+                "vocab_size": 262208,
+            },
+            "vision_config": {
+                **_SO400M, "num_attention_heads": 16, "image_size": 896, "patch_size": 14,
+            },
+        },
+    ),
+}  # fmt: skip
+"""The same of families whose towers and image tokens their configurations tell in forms of their
+own."""
+
+
 def write_config(directory: Path, document: dict[str, Any]) -> Path:
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text(json.dumps(document))
@@ -55,6 +116,22 @@ def test_known_sizes_are_those_of_their_configurations(name: str, tmp_path: Path
     assert KNOWN_MODELS[name].num_parameters == pytest.approx(built, rel=0.002)
     language = sum(weight.numel() for weight in model.get_decoder().parameters())
     assert KNOWN_MODELS[name].matmul_parameters == pytest.approx(language, rel=0.002)
+
+
+@pytest.mark.parametrize("name", OTHER_CONFIGS)
+def test_known_sizes_of_other_families_are_those_of_their_language_models(
+    name: str, tmp_path: Path
+) -> None:
+    family, document = OTHER_CONFIGS[name]
+    known = KNOWN_MODELS[name]
+    document = {"model_type": family, "dtype": known.dtype, **document}
+    document["tie_word_embeddings"] = known.ties_head
+    directory = write_config(tmp_path, document)
+    told = replace(known, image_tokens=None, vision=None)
+    found = from_config(directory)
+    assert replace(found, name=name, image_tokens=None, vision=None) == told
+    built = sum(weight.numel() for weight in built_of(directory).parameters())
+    assert known.num_parameters == pytest.approx(built, rel=0.03)
 
 
 def test_the_tiny_world_s_policy_is_known(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csr import prompts as prompts_module
+from csr import prompt_images
 from csr.errors import ConfigError, DataError
 from csr.prompts import load_prompts, select_prompts
 from csr.records import BadRecordError
@@ -73,8 +73,8 @@ def test_each_distinct_image_is_read_once_and_progress_counts_prompts(folder, mo
         read.append(image)
         return original(image, root=root)
 
-    original = prompts_module.sized_image_ref
-    monkeypatch.setattr(prompts_module, "sized_image_ref", counting)
+    original = prompt_images.sized_image_ref
+    monkeypatch.setattr(prompt_images, "sized_image_ref", counting)
     seen = []
     load_prompts(path, folder, progress=lambda done, total: seen.append((done, total)))
     assert read == ["a.png", "b.png"]

@@ -8,16 +8,9 @@ import yaml
 
 from csr.config import ComponentConfig, Location, locations
 from csr.errors import ConfigError
+from flows.choices import BenchmarkChoice, SamplerChoice, SimilarityChoice
 from flows.components import load
-from flows.config import (
-    BenchmarkChoice,
-    Recipe,
-    SamplerChoice,
-    SimilarityChoice,
-    load_recipe,
-    resolve_world,
-    run_id_of,
-)
+from flows.config import Recipe, load_recipe, resolve_world, run_id_of
 from flows.inputs import component_inputs
 from flows.validation import validate
 from tests.scripted_run import write_recipe

@@ -80,6 +80,15 @@ def test_media_tokens_are_the_image_and_those_video_tokens_that_exist() -> None:
     assert rendering.media_token_ids(processor(video_token_id=99)) == (1,)
 
 
+def test_what_an_images_features_replace_is_its_token_too() -> None:
+    """Gemma's placeholder begins an image; its features replace other tokens."""
+    gemma = processor(image_token_ids=[3, None])
+    gemma.tokenizer.convert_ids_to_tokens = lambda ids: [WordTokenizer.words[i] for i in ids]
+    assert rendering.media_token_ids(gemma) == (1, 3)
+    with pytest.raises(DataError, match=r"'Hi\.', which stands for an image"):
+        rendering.render_prompt(gemma, "Hi.")
+
+
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         rendering.load_processor(str(tmp_path / "nothing"))

@@ -1,28 +1,41 @@
+import base64
+import hashlib
 import re
 import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from csr.gates import Verdict
+from csr.truthfulness import FalseMention
 from csr.types import Demonstration
-from flows.report import format_change, format_figure, render_report
+from flows.report import CONTENT_SECURITY_POLICY, SCRIPT, render_report
 from flows.report_data import (
+    ReportAnswer,
+    ReportCase,
+    ReportComparison,
     ReportData,
     ReportDemonstration,
     ReportExample,
     ReportIteration,
     ReportStage,
+    ReportTree,
 )
+from flows.report_figures import format_change, format_figure, interval_95
 from flows.reporting import some_of_each_kind
 from flows.thumbnails import thumbnail_uri
+from flows.tree_view import TreeNode
+from tests.prefect_service import ROOT
 from tests.trees import make_prompt
 
 HOSTILE = "<script>alert(1)</script><img src=https://evil.example/x onerror=alert(2)>\"'&{{ 7*7 }}"
-VOID = {"meta", "img", "br", "line", "path", "circle"}
+VOID = {"meta", "img", "br", "line", "path", "circle", "rect", "input"}
+ARROW = '"></title></svg></script><script>alert(3)</script>'
 
 
 class Page(HTMLParser):
@@ -50,7 +63,7 @@ class Page(HTMLParser):
             self.unbalanced.append(tag)
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.text += data + " "
 
     def all(self, tag: str) -> list[dict[str, str]]:
@@ -150,7 +163,8 @@ def test_every_number_is_on_the_page(data: ReportData) -> None:
     text = " ".join(Page(render_report(data)).text.split())
     for shown in (
         "tiny-4f2a", "Seed 11", "trl 1.16.0", "Started 2026-01-02", "at most 64 tokens",
-        "0.292 ± 0.023", "0.182 ± 0.019", "-0.110",  # chair_s, and its change
+        "0.292 [0.248, 0.337]", "0.182 [0.144, 0.220]", "-0.110",  # chair_s and its change
+        "0.292 → 0.182 [0.144, 0.220]",  # above all, beside recall and length
         "0.972", "0.968", "3.200", "3.075", "400", "my_own_figure 0.123",
         "119 pairs from 128 prompts",
         "duplicate_sibling 42", "small_margin 9",  # shards added up
@@ -168,12 +182,32 @@ def test_the_page_is_well_formed_and_accessible(data: ReportData) -> None:
     assert page.all("html") == [{"lang": "en"}]
     assert all(attributes.get("alt") for attributes in page.all("img"))
     assert all(attributes.get("scope") for attributes in page.all("th"))
-    assert len(page.all("caption")) == len(page.all("table")) == 3
+    assert len(page.all("caption")) == len(page.all("table")) >= 4
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    regions = [each["aria-label"] for each in page.all("div") if each.get("role") == "region"]
+    assert len(regions) == len(set(regions))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    labelled = {label["for"] for label in page.all("label")}
+    assert labelled == {field["id"] for field in (*page.all("input"), *page.all("select"))}
     plots = [svg for svg in page.all("svg") if "aria-hidden" not in svg]
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in plots)
     targets = {a["href"] for a in page.all("a")}
     assert targets == {"#" + section["id"] for section in page.all("section")}
+    assert [len(page.all(tag)) for tag in ("header", "nav", "main", "footer")] == [1, 1, 1, 1]
     assert "width=device-width" in str(page.all("meta"))
+
+
+def test_intervals_are_those_of_the_evaluation_or_of_the_standard_error() -> None:
+    assert interval_95({"recall": 0.5, "recall_se": 0.1}, "recall") == pytest.approx(
+        (0.304, 0.696), abs=5e-4
+    )
+    measured = {"recall": 0.5, "recall_se": 0.1, "recall_ci_low": 0.25, "recall_ci_high": 0.625}
+    assert interval_95(measured, "recall") == (0.25, 0.625)
+    assert interval_95({"recall": 0.5}, "recall") is None
+    assert interval_95({}, "recall") is None
 
 
 def test_plots_are_drawn(data: ReportData) -> None:
@@ -185,53 +219,212 @@ def test_plots_are_drawn(data: ReportData) -> None:
     assert "loss. iteration 1: from 0.693 to 0.512." in labels
 
 
-def test_nothing_is_loaded_and_nothing_runs(data: ReportData) -> None:
+def test_nothing_is_loaded_and_nothing_runs_but_our_script(data: ReportData) -> None:
     html = render_report(data)
     page = Page(html)
     names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "link", "iframe", "object", "embed", "form", "base"}
+    assert not names & {"link", "iframe", "object", "embed", "form", "base"}
     for _, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")]
         for name in ("src", "href", "xlink:href", "srcset", "data"):
             assert re.match(r"data:image/(png|jpeg);base64,|#|$", attributes.get(name, ""))
     assert "url(" not in html
     assert "@import" not in html
-    assert any("default-src 'none'" in meta.get("content", "") for meta in page.all("meta"))
+    assert html.count("<script") == html.count("</script") == 1
+    script = html[html.index("<script>") + 8 : html.index("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    [policy] = [m["content"] for m in page.all("meta") if "http-equiv" in m]
+    assert policy == CONTENT_SECURITY_POLICY
+    assert policy.split("; ") == [
+        "default-src 'none'", "img-src data:", "style-src 'unsafe-inline'",
+        f"script-src 'sha256-{digest}'", "base-uri 'none'", "form-action 'none'",
+    ]  # fmt: skip
+    assert re.search("innerHTML|insertAdjacent|document.write|eval|fetch|import", SCRIPT) is None
 
 
-def test_hostile_text_is_shown_and_not_obeyed(data: ReportData) -> None:
-    clean = Page(render_report(data))
-    base, first = data.iterations
-    picture = Path(first.examples[0].image_path)
-    hostile = replace(
-        data,
-        run_id=HOSTILE,
-        recipe=HOSTILE,
-        status=HOSTILE,
-        config={"trainer": {HOSTILE: HOSTILE}},
-        versions={HOSTILE: HOSTILE},
-        facts={HOSTILE: HOSTILE},
-        benchmarks={HOSTILE: HOSTILE},
-        iterations=[
-            replace(base, metrics={**base.metrics, "my_own_figure": 0.1}, attempt=HOSTILE),
+def hostile(text: str, image: str) -> ReportIteration:
+    """An iteration all of whose names and texts are that."""
+    mark = FalseMention(kind="object", name="x", start=1, end=7)
+    node = TreeNode(
+        label=text, text=text, depth=1, reward=1.5, total=1.5, kept=False, finish=text,
+        parts={text: 0.5, f"{text}_calibrated": 0.25}, marks=(mark,), sides=("chosen",),
+        children=(),
+    )  # fmt: skip
+    pair = example(Path(image), pair_id=text, prompt=text, chosen=text, rejected=text)
+    return ReportIteration(
+        iteration=1,
+        attempt=text,
+        status=text,
+        num_pairs=1,
+        num_trees=1,
+        num_demonstrations={text: 1},
+        examples=[
             replace(
-                first,
-                examples=[
-                    example(
-                        picture, pair_id=HOSTILE, prompt=HOSTILE, chosen=HOSTILE, rejected=HOSTILE
-                    )
-                ],
-                stages=[replace(stage, message=HOSTILE) for stage in first.stages],
-                history=[{"step": 1, HOSTILE: 0.5}, {"step": 2, HOSTILE: 0.4}],
-            ),
+                pair, prompt_id=text, source=text, rejected_image=text, chosen_marks=(mark,),
+                chosen_parts={text: 1.0},
+            )
         ],
+        trees=[
+            ReportTree(
+                prompt_id=text, prompt=text, image_path=image, roots=[node], num_nodes=1,
+                num_kept=0, rewards={"chosen": 1.5, "rejected": 0.5},
+            )
+        ],
+        demonstrations=[
+            ReportDemonstration(
+                demonstration_id=text, kind=text, prompt=text, image_path=image, text=text,
+                weight=1.0,
+            )
+        ],
+        stages=[ReportStage(name=text, status=text, seconds=1.0, skipped={text: 1}, message=text)],
+        history=[{"step": 1, text: 0.5}, {"step": 2, text: 0.4}],
+        held=text,
+        gates=[Verdict(gate=text, tripped=True, value=1.0, limit=2.0, message=text)],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [HOSTILE, ARROW])
+def test_hostile_text_is_shown_and_not_obeyed(data: ReportData, text: str) -> None:
+    base, first = data.iterations
+    picture = first.examples[0].image_path
+    case = ReportCase(
+        outcome=text, prompt_id=text, prompt=text, image_path=picture,
+        answers=[ReportAnswer(iteration=0, text=text), ReportAnswer(iteration=1, text=text)],
+    )  # fmt: skip
+    comparison = ReportComparison(benchmark=text, num_images=1, outcomes={text: 1}, cases=[case])
+    pages = [
+        Page(
+            render_report(
+                replace(
+                    data,
+                    run_id=said,
+                    recipe=said,
+                    status=said,
+                    config={"trainer": {said: said}},
+                    versions={said: said},
+                    facts={said: said},
+                    benchmarks={said: said},
+                    truth_problems=[said],
+                    comparisons=[
+                        replace(
+                            comparison, benchmark=said, outcomes={said: 1},
+                            cases=[
+                                replace(
+                                    case, outcome=said, prompt_id=said, prompt=said,
+                                    answers=[ReportAnswer(iteration=n, text=said) for n in (0, 1)],
+                                )
+                            ],
+                        )
+                    ],
+                    iterations=[replace(base, attempt=said), hostile(said, picture)],
+                )
+            )
+        )
+        for said in (text, "plain text")
+    ]  # fmt: skip
+    assert [tag for tag, _ in pages[0].tags] == [tag for tag, _ in pages[1].tags]
+    assert pages[0].unbalanced == []
+    assert pages[0].text.count(text) >= 30
+    assert len(pages[0].all("script")) == 1
+    assert not [a for _, attributes in pages[0].tags for a in attributes if a.startswith("on")]
+
+
+def test_false_words_are_marked_for_who_sees_and_who_hears(data: ReportData) -> None:
+    base, first = data.iterations
+    marked = replace(
+        first.examples[0],
+        chosen_marks=(),
+        rejected_marks=(FalseMention(kind="object", name="square", start=7, end=13),
+                        FalseMention(kind="colour", name="blue", start=2, end=6))[::-1],
+    )  # fmt: skip
+    html = render_report(replace(data, iterations=[base, replace(first, examples=[marked])]))
+    page = Page(html)
+    text = " ".join(page.text.split())
+    assert "A blue (wrong colour) square (not in the image) ." in text
+    assert "What training images show is known for this page alone" in text
+    [card] = [each for each in page.all("article") if "data-absent" in each]
+    assert card["data-absent"] == "rejected"
+    unmarked = Page(render_report(data))
+    assert "Nothing says what these images show, so no word is marked." in unmarked.text
+    assert [each["data-absent"] for each in unmarked.all("article")] == ["unknown"]
+    assert unmarked.all("mark") == []
+
+
+def test_a_tree_is_drawn_and_told(data: ReportData) -> None:
+    base, first = data.iterations
+    leaf = TreeNode(
+        label="0.0", text="", depth=2, reward=0.0, total=1.25, kept=True, finish="eos",
+        parts={}, marks=None, sides=("chosen",), children=(),
+    )  # fmt: skip
+    best = replace(
+        leaf, label="0", text=" A red circle.", depth=1, reward=1.25, children=(leaf,),
+        parts={"likelihood": -0.5, "likelihood_calibrated": 0.75, "redundancy": 0.125},
+        num_left_out=3,
+    )  # fmt: skip
+    worst = replace(best, label="1", text=" A dog.", reward=-2.0, kept=False, children=(), sides=())
+    tree = ReportTree(
+        prompt_id="p1", prompt="Describe.", image_path=first.examples[0].image_path,
+        roots=[best, worst], num_nodes=6, num_kept=2, num_left_out=3,
+        rewards={"chosen": 1.25, "rejected": -2.0},
+    )  # fmt: skip
+    page = Page(
+        render_report(replace(data, iterations=[base, replace(first, trees=[tree], num_trees=128)]))
     )
-    page = Page(render_report(hostile))
-    assert {tag for tag, _ in page.tags} == {tag for tag, _ in clean.tags}
-    assert len(page.all("img")) == len(clean.all("img")) == 1
-    assert page.unbalanced == []
-    assert page.text.count(HOSTILE) >= 12
-    assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
+    text = " ".join(page.text.split()).replace("\N{MINUS SIGN}", "-")
+    for shown in (
+        "1 of 128 trees",
+        "csr trace tiny-4f2a PROMPT_ID --iteration 1",
+        "p1 6 candidates, 2 kept; chosen +1.25 against rejected -2.00",
+        "+1.25 A red circle. ✓ chosen likelihood -0.50 → +0.75 redundancy 0.12 path so far +1.25",
+        "3 more pruned below it, not shown",
+        "end the response ends; its path has +1.25 ✓ chosen",
+        "-2.00 A dog. pruned likelihood",
+        "3 pruned candidates are left out of this large tree",
+    ):
+        assert shown in text, shown
+    [drawing] = [svg for svg in page.all("svg") if svg.get("class") == "map"]
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert set(drawing["aria-labelledby"].split()) <= ids
+    assert {box["data-node"] for box in page.all("g")} <= ids
+    assert {path["class"] for path in page.all("path") if "link" in path.get("class", "")} == {
+        "link chosen", "link pruned",
+    }  # fmt: skip
+
+
+def colours(css: str) -> dict[str, str]:
+    return dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6})", css))
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's contrast ratio."""
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+        parts = [int(digits[n : n + 2], 16) / 255 for n in (0, 2, 4)]
+        red, green, blue = (
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_every_colour_of_text_has_contrast() -> None:
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)
+    css = (ROOT / "flows/templates/report.css").read_text()
+    light, dark = (colours(part) for part in css.split("@media (prefers-color-scheme: dark)")[:2])
+    for scheme in (light, light | dark):
+        for ground in ("page", "panel"):
+            for text in ("text", "soft", "s0", "s1", "s2", "s3", "s4", "s5"):
+                assert contrast(scheme[text], scheme[ground]) >= 4.5, (text, ground)
+        assert contrast(scheme["text"], scheme["absent"]) >= 4.5
+        for number in range(7):  # outlines, which are no text
+            assert contrast(scheme[f"e{number}"], scheme["page"]) >= 3, number
+    boxes = re.findall(r"\.box\.c\d \{ --f: (#\w+); --k: (#\w+);", css)
+    assert len(boxes) == 7
+    assert min(contrast(fill, ink) for fill, ink in boxes) >= 4.5
 
 
 def test_a_broken_image_is_said_in_its_place(data: ReportData, tmp_path: Path) -> None:
@@ -301,7 +494,7 @@ def test_a_failed_iteration_shows_dashes_not_zeros(data: ReportData) -> None:
             render_report(replace(data, iterations=[base, replace(first, metrics={})]))
         ).text.split()
     )
-    assert "0.292 ± 0.023 – –" in text
+    assert "0.292 [0.248, 0.337] – –" in text
     assert "against base" not in text
 
 
@@ -341,6 +534,14 @@ def test_thumbnails_are_small_and_keep_small_images_exact(tmp_path: Path) -> Non
     assert large.startswith("data:image/jpeg;base64,")
     assert len(large) < 120_000
     assert small.startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize("name", ["gone.png", ".", "/dev/zero", "\0", "text.png"])
+def test_what_is_no_image_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    uri, problem = thumbnail_uri(str(tmp_path / name))
+    assert uri == ""
+    assert problem.startswith("image ")
 
 
 def test_importing_the_report_is_instant() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 
 import psutil
@@ -51,6 +53,21 @@ def test_one_that_ends_each_time_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(server, "_start", starting(ENDS, ENDS, ENDS))
     with pytest.raises(EnvironmentFault, match="ended while it started"):
         server._started(30.0)
+
+
+def test_what_speaks_no_http_at_the_port_is_no_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            connection.recv(1000)
+            connection.sendall(b"GET /api/health HTTP/1.1\r\n\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert not server._is_healthy(f"http://127.0.0.1:{other.getsockname()[1]}/api")
+        thread.join()
 
 
 def test_one_that_does_not_answer_is_not_started_twice(monkeypatch: pytest.MonkeyPatch) -> None:

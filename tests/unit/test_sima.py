@@ -10,7 +10,7 @@ from csr.protocols import GenerateSettings, SourceTools
 from csr.records import BadRecordError
 from csr.sources import sima
 from csr.types import FinishReason, GeneratedResponse, Prompt, ResponseTree, SkipReason, StepRequest
-from flows.config import SourceChoice
+from flows.choices import SourceChoice
 from flows.figures import pair_figures
 from flows.validation import validate
 from tests.trees import POLICY, make_prompt, no_progress

@@ -176,7 +176,7 @@ def test_a_finished_run_builds_nothing(
     before = times(store)
     for module in ("csr.samplers", "csr.trainers", "rewards.similarity"):
         monkeypatch.setattr(f"{module}.scripted.build", raise_(AssertionError("built")))
-    monkeypatch.setattr("flows.checks.load_prompts", raise_(AssertionError("read again")))
+    monkeypatch.setattr("flows.checks.read_records", raise_(AssertionError("read again")))
     answer = csr(*command(recipe, store))
     assert answer.status == 0
     assert "finished already, nothing to do" in answer.err

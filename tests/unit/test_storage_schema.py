@@ -117,6 +117,16 @@ GOLDEN = {
         "finish_reason": "string",
         "policy": "string",
     },
+    "outcomes": {
+        "iteration": "int32",
+        "benchmark": "string",
+        "prompt_id": "string",
+        "image": "string",
+        "metric": "string",
+        "stratum": "string",
+        "numerator": "double",
+        "denominator": "double",
+    },
     "quarantine": {
         "position": "int32",
         "prompt_id": "string?",

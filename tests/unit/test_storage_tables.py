@@ -16,6 +16,7 @@ from storage.tables import (
     content_sha256,
     count_rows,
     make_table,
+    read_rows,
     read_table,
     shard_path,
     table_files,
@@ -48,6 +49,19 @@ def test_shards_are_read_in_order_and_unfinished_files_are_not(tmp_path):
     assert table.column("prompt_id").unique().to_pylist() == ["a", "b", "c"]
     assert table.schema.equals(TABLES["nodes"].schema, check_metadata=True)
     assert count_rows(tmp_path / "nodes") == table.num_rows == 9
+
+
+def test_some_columns_of_some_prompts_are_read(tmp_path):
+    write_table(shard_path(tmp_path / "nodes", 0), node_table("a", "b"))
+    write_table(shard_path(tmp_path / "nodes", 1), node_table("c"))
+    everything = read_table(tmp_path / "nodes", "nodes").to_pylist()
+    wanted = [{"depth": row["depth"]} for row in everything if row["prompt_id"] in ("a", "c")]
+    assert read_rows(tmp_path / "nodes", "nodes", ["depth"], {"c", "a", "x"}) == wanted
+    assert len(read_rows(tmp_path / "nodes", "nodes", ["prompt_id"])) == len(everything)
+    assert read_rows(tmp_path / "nodes", "nodes", ["depth"], []) == []
+    assert read_rows(tmp_path / "pairs", "pairs", ["margin"]) == []
+    with pytest.raises(DataError, match="a table of nodes, and a table of pairs is needed"):
+        read_rows(tmp_path / "nodes", "pairs", ["margin"])
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

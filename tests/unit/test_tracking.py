@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from csr.trackers.tensorboard import logged_numbers
-from flows import tracker_choice
+from flows import tracker_check
 from flows.config import load_recipe, run_id_of
 from storage.run_store import RunStore
 from tests.scripted_run import Csr, files_below, finished_home, write_recipe
@@ -72,8 +72,8 @@ def test_another_tracker_is_the_same_run(csr: Csr, tmp_path: Path) -> None:
 def test_a_missing_package_is_told_before_the_run(
     csr: Csr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracker_choice.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(tracker_choice, "requirement_of_extra", {"wandb": "wandb<1"}.get)
+    monkeypatch.setattr(tracker_check.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(tracker_check, "requirement_of_extra", {"wandb": "wandb<1"}.get)
     recipe = write_recipe(tmp_path / "data", tracker="wandb")
     answer = csr("run", recipe, "--home", tmp_path / "home")
     assert answer.status == 2

@@ -34,9 +34,9 @@ def test_a_healthy_run_has_nothing_wrong(csr: Csr, home: Path) -> None:
     answer = csr("verify", RUN, "--home", home, "--json")
     shape = answer.json()
     assert (answer.status, shape["problems"]) == (0, [])
-    # prompts; 3 manifests; base: 3 files of evaluation; each iteration: statistics, 3 shards,
-    # responses, pairs, 5 files of the policy, 3 of evaluation; base model; 12 images
-    assert shape["num_files"] == 1 + 3 + 3 + 2 * 14 + 1 + 12
+    # prompts; 3 manifests; base: 6 files of evaluation; each iteration: statistics, 3 shards,
+    # responses, pairs, 5 files of the policy, 6 of evaluation; base model; 12 images
+    assert shape["num_files"] == 1 + 3 + 6 + 2 * 17 + 1 + 12
     assert "all as they were written" in csr("verify", RUN, "--home", home).out
 
 

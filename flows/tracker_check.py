@@ -1,19 +1,12 @@
-"""Which tracker a recipe names, and whether this machine has it."""
+"""Whether this machine has the tracker that a recipe names."""
 
 from __future__ import annotations
 
 import importlib.util
-from typing import ClassVar
 
 from csr.errors import EnvironmentFault
-from flows.components import Component
+from flows.choices import TrackerChoice
 from flows.versions import requirement_of_extra
-
-
-class TrackerChoice(Component):
-    """A module of `csr/trackers`."""
-
-    package: ClassVar[str] = "csr.trackers"
 
 
 def check_tracker(choice: TrackerChoice) -> None:

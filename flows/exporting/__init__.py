@@ -1,0 +1,1 @@
+"""What a run made, for other tools and for people elsewhere: `csr export`."""

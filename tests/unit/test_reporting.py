@@ -1,0 +1,109 @@
+"""What a run's report finds in the store, of a run that scripted components made."""
+
+import pytest
+
+from flows.report import render_report
+from flows.report_captions import OUTCOMES, comparisons
+from flows.report_data import ReportData
+from flows.reporting import report_data, spread_by_margin
+from flows.tracing import trace
+from flows.tree_view import walk
+from flows.truth import Truth
+from storage.rows import pairs_from_table
+from storage.run_store import RunStore
+from storage.tables import read_rows, read_table
+from tests.reported_run import HOSTILE, RUN, reported_home
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
+    """Of a finished run."""
+    return RunStore(reported_home(tmp_path_factory.mktemp("reporting")))
+
+
+@pytest.fixture(scope="module")
+def data(store: RunStore) -> ReportData:
+    return report_data(store, RUN)
+
+
+def test_trees_are_those_of_the_store(store: RunStore, data: ReportData) -> None:
+    for iteration in data.iterations[1:]:
+        attempt = store.attempt(RUN, iteration.iteration)
+        assert iteration.num_trees == 6
+        assert 1 <= len(iteration.trees) <= 4
+        margins = [tree.rewards["chosen"] - tree.rewards["rejected"] for tree in iteration.trees]
+        assert margins == sorted(margins, reverse=True)
+        for tree in iteration.trees:
+            rows = read_rows(attempt.nodes, "nodes", ["node_id", "kept"], [tree.prompt_id])
+            nodes = list(walk(tree.roots))
+            labels = {f"{tree.prompt_id}/{node.label}" for node in nodes}
+            assert labels <= {row["node_id"] for row in rows}
+            assert len(rows) == tree.num_nodes == len(nodes) + tree.num_left_out
+            assert tree.num_kept == sum(row["kept"] for row in rows)
+            [pair] = [
+                row
+                for row in read_rows(attempt.pairs, "pairs", ["prompt_id", "chosen_text"])
+                if row["prompt_id"] == tree.prompt_id
+            ]
+            chosen = "".join(node.text for node in nodes if "chosen" in node.sides)
+            assert chosen.strip() == pair["chosen_text"]
+    assert data.iterations[0].trees == []
+
+
+def test_trace_tells_the_same_tree(store: RunStore, data: ReportData) -> None:
+    tree = data.iterations[2].trees[0]
+    shape = trace(store.home, RUN, tree.prompt_id, 2)
+    assert len(shape["nodes"]) == tree.num_nodes
+    assert {node["false_mentions"] for node in shape["nodes"]} == {None}
+
+
+def test_captions_are_held_against_each_other(store: RunStore, data: ReportData) -> None:
+    [comparison] = data.comparisons
+    assert comparison.num_images == 3
+    assert list(comparison.outcomes) == list(OUTCOMES)
+    assert sum(comparison.outcomes.values()) == 3
+    for case in comparison.cases:
+        assert [answer.iteration for answer in case.answers] == [0, 1, 2]
+        absent = []
+        for answer in case.answers:
+            stored = read_rows(
+                store.attempt(RUN, answer.iteration).evaluation / "captions.parquet",
+                "generations", ["text"], [case.prompt_id],
+            )  # fmt: skip
+            assert [row["text"].strip() for row in stored] == [answer.text]
+            assert answer.marks is not None
+            absent.append(sum(mark.kind == "object" for mark in answer.marks))
+        change = absent[-1] - absent[0]
+        expected = (0 if change < 0 else 1) if change else (2 if absent[0] else 3)
+        assert case.outcome == OUTCOMES[expected]
+
+
+def test_without_ground_truth_captions_that_differ_are_shown(store: RunStore) -> None:
+    attempts = [store.attempt(RUN, number) for number in (0, 1, 2)]
+    [comparison] = comparisons(attempts, ["captions"], Truth())
+    assert comparison.outcomes == {}
+    for case in comparison.cases:
+        assert case.outcome == ""
+        assert case.answers[0].text != case.answers[-1].text
+        assert {answer.marks for answer in case.answers} == {None}
+    assert comparisons(attempts[:1], ["captions"], Truth()) == []
+    assert comparisons(attempts, ["other"], Truth()) == []
+
+
+def test_the_page_of_a_run_holds_it_all(store: RunStore, data: ReportData) -> None:
+    page = (store.run_path(RUN) / "report.html").read_text()
+    assert page == render_report(data)
+    assert HOSTILE not in page
+    assert "evil.example" in page
+    for tree in data.iterations[1].trees:
+        assert f"Search tree of prompt {tree.prompt_id}" in page
+    assert "<mark" in page
+    assert len(page) < 500_000
+
+
+def test_pairs_are_taken_from_every_margin(store: RunStore) -> None:
+    pairs = pairs_from_table(read_table(store.attempt(RUN, 1).pairs, "pairs"))
+    margins = sorted((pair.margin for pair in pairs), reverse=True)
+    assert [pair.margin for pair in spread_by_margin(pairs, 2)] == [margins[0], margins[-1]]
+    assert [pair.margin for pair in spread_by_margin(pairs, 100)] == margins
+    assert spread_by_margin([], 2) == []
