@@ -3,8 +3,8 @@
     python deploy/setup/resolve_constraints.py
 
 It starts from constraints-cpu.txt, so that both environments have the same versions wherever
-they can, and leaves out what vLLM's CUDA build asks for otherwise. Needs Linux on x86-64 and the
-Python that the environment will have, but no GPU.
+they can, and lets go of what the CUDA builds ask for otherwise. Of a wheel pip reads only the
+metadata. Needs Linux on x86-64 and the Python that the environment will have, but no GPU.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 from pathlib import Path
+
+from freeze_constraints import NOT_PINNED
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "deploy" / "setup"
@@ -44,17 +47,26 @@ def without(pins: list[str], names: set[str]) -> list[str]:
 def resolved(report: dict[str, list[dict[str, dict[str, str]]]]) -> list[str]:
     """The pins of pip's report, without build labels and ourselves."""
     found = {each["metadata"]["name"]: each["metadata"]["version"] for each in report["install"]}
-    found.pop("csr")
-    return sorted((f"{n}=={v.split('+')[0]}" for n, v in found.items()), key=str.lower)
+    pins = [f"{n}=={v.split('+')[0]}" for n, v in found.items() if n.lower() not in NOT_PINNED]
+    return sorted(pins, key=str.lower)
+
+
+def cuda_torch() -> str:
+    """The pin of torch that no build labelled `+cpu` meets, which pip would else prefer."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins: list[str] = project["optional-dependencies"]["cuda"]
+    return next(pin for pin in pins if pin.startswith("torch==")).replace("==", "===")
 
 
 def resolve(folder: Path, pins: list[str]) -> list[str]:
     """What pip would put into an empty environment, given constraints that may yield."""
     venv.create(folder / "venv", with_pip=True)
+    pip = [str(folder / "venv" / "bin" / "python"), "-m", "pip", "install"]
+    subprocess.run([*pip, "--quiet", "--upgrade", "pip"], check=True)
     constraints, report = folder / "constraints.txt", folder / "report.json"
     command = [
-        str(folder / "venv" / "bin" / "python"), "-m", "pip", "install", "--dry-run",
-        "--report", str(report), "--constraint", str(constraints), f"{ROOT}[cuda,dev]",
+        *pip, "--dry-run", "--use-feature=fast-deps", "--report", str(report),
+        "--constraint", str(constraints), f"{ROOT}[cuda,dev]", cuda_torch(),
     ]  # fmt: skip
     for _ in range(MAX_TRIES):
         constraints.write_text("\n".join(pins) + "\n")

