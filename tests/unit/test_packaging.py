@@ -1,5 +1,6 @@
 """What a wheel and a source archive hold, and that the package works without its checkout."""
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from flows import shipped
@@ -198,16 +200,30 @@ def test_what_tests_need_of_an_extra_is_what_the_extra_says() -> None:
             assert EXTRAS["dev"][name] == specifier, f"{name} in dev and in {extra}"
 
 
-@pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_constraints_are_within_what_is_asked_for(kind: str) -> None:
+def pinned(kind: str) -> dict[str, str]:
     lines = (ROOT / "deploy" / "setup" / f"constraints-{kind}.txt").read_text().splitlines()
     pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
-    pins = {canonicalize_name(name): version for name, version in pairs}
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_constraints_are_within_what_is_asked_for(kind: str) -> None:
+    pins = pinned(kind)
     asked = {**EXTRAS[kind], **{name: str(needed) for name, needed in NEEDS.items()}}
     if kind == "cpu":
         asked |= EXTRAS["dev"]
     for name, specifier in asked.items():
         assert Requirement(f"{name}{specifier}").specifier.contains(pins[name]), name
+
+
+def test_what_is_pinned_takes_the_oldest_python_that_we_do() -> None:
+    asked = {
+        found.name: found.metadata["Requires-Python"] or ""
+        for found in importlib.metadata.distributions()
+        if canonicalize_name(found.name) in pinned("cpu")
+    }
+    assert len(asked) > 150
+    assert {name: s for name, s in asked.items() if "3.11.2" not in SpecifierSet(s)} == {}
 
 
 def test_every_extra_is_documented() -> None:
