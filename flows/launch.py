@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from csr.errors import CSRError, EnvironmentFault, RunFailed, VerdictsWanted
+from csr.errors import CSRError, DataError, EnvironmentFault, RunFailed, VerdictsWanted
 from flows.checks import CheckedInputs, check_inputs, check_without_world
 from flows.config import Recipe, load_recipe, run_id_of
 from flows.context import code_version, refuse_other_release
@@ -109,13 +109,21 @@ def do_iterations(run: PreparedRun, do: Callable[[int], object]) -> None:
     with engines_closed_at_end(), _status_at_end(run.store, run.run_id):
         for iteration in range(last + 1):
             do(iteration)
-            write_report(run.store.home, run.run_id)
+            _renew_report(run)
             _stop_if_held(run, iteration)
             logger.info("%s: iteration %d of %d done", run.run_id, iteration, last)
             if run.last_iteration == iteration < last:
                 logger.info("%s: nothing more is gained, so it ends here", run.run_id)
                 break
     write_report(run.store.home, run.run_id)
+
+
+def _renew_report(run: PreparedRun) -> None:
+    """Later iterations may have a damaged table, which is made anew when their turn comes."""
+    try:
+        write_report(run.store.home, run.run_id)
+    except DataError as error:
+        logger.warning("%s: its report is not renewed yet. %s", run.run_id, error)
 
 
 class Held(RunFailed):
