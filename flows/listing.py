@@ -116,6 +116,10 @@ def table(shape: Json) -> Any:
     """A shape of `runs` or `run` as a table for people."""
     from rich.table import Table
 
+    if shape.get("runs") == []:
+        return (
+            "No run is here yet. csr demo makes one, and csr run RECIPE; --home names their folder."
+        )
     if "runs" in shape:
         view = Table("run", "recipe", "status", "iterations", title="Runs")
         for row in shape["runs"]:

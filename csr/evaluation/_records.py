@@ -8,7 +8,7 @@ from pathlib import Path
 from csr.errors import DataError, shown
 from csr.images import image_ref
 from csr.records import Entry, Record, prompt_id, question, read_entries, text_field
-from csr.types import Prompt
+from csr.types import ImageRef, Prompt
 
 
 def read_records(path: Path, check: Callable[[Record, str], None] | None = None) -> list[Record]:
@@ -52,7 +52,10 @@ def count_prompts(prompt_ids: Callable[[], Sequence[str]]) -> int | None:
 
 def build_prompts(records: Sequence[Record], images: Path, dataset: str) -> list[Prompt]:
     """One prompt a record. Each distinct image is checked once; DataError names a bad one."""
-    refs = {name: image_ref(name, root=images) for name in {r["image"]: None for r in records}}
+    first: dict[str, str] = {}
+    for record in records:
+        first.setdefault(record["image"], record["id"])
+    refs = {name: _image(name, images, dataset, first[name]) for name in first}
     return [
         Prompt(
             prompt_id=record["id"],
@@ -62,6 +65,13 @@ def build_prompts(records: Sequence[Record], images: Path, dataset: str) -> list
         )
         for record in records
     ]
+
+
+def _image(name: str, folder: Path, benchmark: str, record_id: str) -> ImageRef:
+    try:
+        return image_ref(name, root=folder)
+    except DataError as error:
+        raise DataError(f"benchmark {benchmark}, record {shown(record_id)}: {error}") from None
 
 
 def _checked_record(entry: Entry) -> Record:

@@ -31,6 +31,8 @@ _GIB = 1 << 30
 _STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
 """One grammar engine for all requests; free whitespace would let a weak model write nothing else.
 """
+_MAY_ATTEND_BOTH_WAYS = ("bagel", "gemma", "molmo", "moondream", "paligemma")
+"""How the names of the families begin some of which vLLM 0.32 knows to do so."""
 MAX_LOGPROBS = 128
 """Most alternatives that the engine reports for one token."""
 
@@ -46,6 +48,13 @@ def require_vllm() -> None:
             "on a GPU machine or `pip install 'csr[cpu]'` elsewhere, or set the sampler to "
             "'transformers'."
         )
+
+
+def may_attend_both_ways(model_path: Path) -> bool:
+    """Whether `check_attention` is worth asking before the engine starts: it imports vLLM."""
+    config = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
+    name = str(config.get("model_type", ""))
+    return name.startswith(_MAY_ATTEND_BOTH_WAYS) or "is_mm_prefix_lm" in config
 
 
 def check_attention(model_path: Path) -> None:

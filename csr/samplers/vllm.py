@@ -23,7 +23,12 @@ from csr.samplers._loading import check_checkpoint
 from csr.samplers._prompt_check import prompt_check
 from csr.samplers._prompted_sampler import PromptedSampler
 from csr.samplers._shared import check_tokens, refuse_markers
-from csr.samplers._vllm_engine import check_attention, planned_caches, require_vllm
+from csr.samplers._vllm_engine import (
+    check_attention,
+    may_attend_both_ways,
+    planned_caches,
+    require_vllm,
+)
 from csr.samplers._vllm_policy import Job, ServedPolicy, following, spoken
 from csr.samplers._vllm_steps import VllmSteps
 from csr.step_streams import StepStream
@@ -69,7 +74,8 @@ def check_model(path: Path) -> None:
     """What can be known before the engine starts. ModelError, or EnvironmentFault without vLLM."""
     require_vllm()
     check_checkpoint(path)
-    check_attention(path)
+    if may_attend_both_ways(path):
+        check_attention(path)
 
 
 def check_prompts(path: Path, config: Config) -> PromptCheck:
