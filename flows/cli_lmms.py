@@ -47,7 +47,7 @@ class LmmsOptions:
     group=WORK,
     sort_key=7,
     help_epilogue=examples(
-        "csr lmms-eval tiny-2b8a/02 --tasks pope --python ../lmms/bin/python",
+        "csr lmms-eval tiny-534d/02 --tasks pope --python ../lmms/bin/python",
     ),
 )
 def lmms_eval(target: str, /, *, options: LmmsOptions, common: Common = Common()) -> int:

@@ -87,7 +87,7 @@ def recipes(name: str | None = None, /, *, common: Common = Common()) -> int:
     sort_key=1,
     help_epilogue=examples(
         "csr ls                # all runs",
-        "csr ls tiny-2b8a      # its iterations with their figures",
+        "csr ls tiny-534d      # its iterations with their figures",
         "csr ls --json",
     ),
 )
@@ -109,8 +109,8 @@ def ls(run_id: RunId | None = None, /, *, common: Common = Common()) -> int:
     group=LOOK,
     sort_key=2,
     help_epilogue=examples(
-        "csr show tiny-2b8a/02",
-        "csr show tiny-2b8a/02.1 --json",
+        "csr show tiny-534d/02",
+        "csr show tiny-534d/02.1 --json",
     ),
 )
 def show(iteration_id: IterationId, /, *, common: Common = Common()) -> int:
@@ -130,8 +130,8 @@ def show(iteration_id: IterationId, /, *, common: Common = Common()) -> int:
     group=LOOK,
     sort_key=3,
     help_epilogue=examples(
-        "csr trace tiny-2b8a 7",
-        "csr trace tiny-2b8a 7 --iteration 2",
+        "csr trace tiny-534d 7",
+        "csr trace tiny-534d 7 --iteration 2",
     ),
 )
 def trace(
@@ -163,8 +163,8 @@ def trace(
     group=LOOK,
     sort_key=4,
     help_epilogue=examples(
-        "csr diff tiny-2b8a/02.1 tiny-2b8a/02.2",
-        "csr diff tiny-2b8a/01 tiny-2b8a/02",
+        "csr diff tiny-534d/02.1 tiny-534d/02.2",
+        "csr diff tiny-534d/01 tiny-534d/02",
     ),
 )
 def diff(attempt_id: IterationId, other_id: IterationId, /, *, common: Common = Common()) -> int:
@@ -186,9 +186,9 @@ def diff(attempt_id: IterationId, other_id: IterationId, /, *, common: Common = 
     group=LOOK,
     sort_key=5,
     help_epilogue=examples(
-        "csr compare tiny-2b8a tiny-91c0",
-        "csr compare tiny-2b8a random-03fe --control random",
-        "csr compare tiny-2b8a --markdown --plot recall.svg",
+        "csr compare tiny-534d tiny-91c0",
+        "csr compare tiny-534d random-03fe --control random",
+        "csr compare tiny-534d --markdown --plot recall.svg",
     ),
 )
 def compare(
@@ -230,8 +230,8 @@ def compare(
     group=LOOK,
     sort_key=6,
     help_epilogue=examples(
-        "csr report tiny-2b8a",
-        "csr report tiny-2b8a --output report.html",
+        "csr report tiny-534d",
+        "csr report tiny-534d --output report.html",
     ),
 )
 def report(run_id: RunId, /, *, output: Path | None = None, common: Common = Common()) -> int:
@@ -254,7 +254,7 @@ def report(run_id: RunId, /, *, output: Path | None = None, common: Common = Com
     group=LOOK,
     sort_key=7,
     help_epilogue=examples(
-        "csr verify tiny-2b8a",
+        "csr verify tiny-534d",
     ),
 )
 def verify(run_id: RunId, /, *, common: Common = Common()) -> int:

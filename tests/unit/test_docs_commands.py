@@ -25,7 +25,7 @@ from tests.documents import (
 )
 from tests.scripted_run import Csr, Silent, write_recipe
 
-RUN = "tiny-2b8a"
+RUN = "tiny-534d"
 STANDS_FOR = {
     "RUN": RUN,
     "OTHER": "again",
@@ -45,13 +45,13 @@ NOT_RUN = {
     "evaluate /path/to/a/model": "needs a model",
     "plan recipes/own_data.yaml --gpu A100": "needs a model",
     "compare --home runs/results": "reads the runs of a benchmark of hours",
-    "compare tiny-2b8a --markdown --plot": "draws chair_s, which scripted runs do not have",
+    "compare tiny-534d --markdown --plot": "draws chair_s, which scripted runs do not have",
     "score": "reads a file of responses; tests/unit/test_scoring.py does",
     "lmms-eval": "needs lmms-eval in an environment of its own",
     "track": "logs into another program; the tests of the trackers do",
-    "export tiny-2b8a/03 --format model --what adapter": "scripted policies have no adapter",
-    "export tiny-2b8a/02 --format trl --output out/p --push": "needs a hub",
-    "export tiny-2b8a/02 --format model --output my-model --push": "needs a hub",
+    "export tiny-534d/03 --format model --what adapter": "scripted policies have no adapter",
+    "export tiny-534d/02 --format trl --output out/p --push": "needs a hub",
+    "export tiny-534d/02 --format model --output my-model --push": "needs a hub",
     "doctor": "tells of this machine, and fails where it lacks something",
     "completion --install": "writes into the user's folder; tests/unit/test_completion.py runs it",
 }
