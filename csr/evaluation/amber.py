@@ -8,7 +8,7 @@ docs/evaluation.md. In the yes-or-no task "no" is the positive class, as in the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +22,13 @@ from csr.evaluation._amber_figures import description_ratios, figures_of, questi
 from csr.evaluation._amber_files import GENERATIVE, KINDS, AmberFiles, read_amber, read_queries
 from csr.evaluation._amber_words import AmberWords
 from csr.evaluation._answers import Answer, robust_answer
+from csr.evaluation._benchmark import SelectiveBenchmark
 from csr.evaluation._image_ids import keep_listed
 from csr.evaluation._records import build_prompts, count_prompts
 from csr.outcomes import Outcome, outcomes_of
 from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.records import Record
-from csr.types import GeneratedResponse, LabelQuery, Prompt
+from csr.types import GeneratedResponse, Prompt
 
 
 class Config(ComponentConfig):
@@ -64,41 +65,16 @@ def planned_questions(config: Config, expected: ExpectedResponse) -> PlannedQues
 
 
 @dataclass
-class AmberBenchmark:
+class AmberBenchmark(SelectiveBenchmark):
     """Asks AMBER's queries and scores the responses."""
 
     config: Config
     response_fields: tuple[str, str] = field(default=("id", "response"), init=False)
     """Of a record in a file of responses, as the authors' script reads them."""
-    _kept: frozenset[str] | None = field(default=None, init=False)
-
-    @property
-    def max_response_tokens(self) -> int:
-        """Tokens that a response may have."""
-        return self.config.max_response_tokens
-
-    @property
-    def describe_first(self) -> str | None:
-        """Descriptions are asked for by queries of their own."""
-        return None
-
-    def prompts(self) -> Sequence[Prompt]:
-        """The queries, in file order."""
-        return self._prompts
 
     def prompt_ids(self) -> Sequence[str]:
         """The queries' ids; no image is looked at."""
         return [record["id"] for record in self._records]
-
-    def keep(self, prompt_ids: Collection[str]) -> None:
-        """Ask these queries alone."""
-        self._kept = frozenset(prompt_ids)
-        self.__dict__.pop("_records", None)
-        self.__dict__.pop("_prompts", None)
-
-    def label_queries(self) -> Sequence[LabelQuery]:
-        """None: answers are read from texts."""
-        return ()
 
     def evaluate(
         self,

@@ -5,7 +5,7 @@ The same greedy captions serve all of these, so they are sampled once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from pydantic import Field
 from csr.config import ComponentConfig, Location
 from csr.errors import DataError, shown
 from csr.evaluation._attributes import attribute_metrics, attribute_ratios
+from csr.evaluation._benchmark import SelectiveBenchmark
 from csr.evaluation._captions import (
     caption_figures,
     knows_tokens,
@@ -28,7 +29,7 @@ from csr.outcomes import Outcome, outcomes_of
 from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.records import Record
 from csr.truthfulness import SceneObject, SentenceVerdict, judge_sentence
-from csr.types import GeneratedResponse, LabelQuery, Prompt
+from csr.types import GeneratedResponse, Prompt
 from csr.vocabulary import Vocabulary, read_vocabulary
 
 FIGURES = "chair"
@@ -78,45 +79,20 @@ def planned_questions(config: Config, expected: ExpectedResponse) -> PlannedQues
 
 
 @dataclass
-class CaptionBenchmark:
+class CaptionBenchmark(SelectiveBenchmark):
     """Asks for captions and scores them."""
 
     config: Config
     response_fields: tuple[str, str] = field(default=("id", "caption"), init=False)
     """Of a record in a file of captions."""
-    _kept: frozenset[str] | None = field(default=None, init=False)
-
-    @property
-    def max_response_tokens(self) -> int:
-        """Tokens that a caption may have."""
-        return self.config.max_response_tokens
-
-    @property
-    def describe_first(self) -> str | None:
-        """Captions are descriptions themselves."""
-        return None
-
-    def prompts(self) -> Sequence[Prompt]:
-        """What is asked, in file order."""
-        return self._prompts
 
     def prompt_ids(self) -> Sequence[str]:
         """The records' ids; no image is looked at."""
         return [record["id"] for record in self._records]
 
-    def keep(self, prompt_ids: Collection[str]) -> None:
-        """Ask these prompts alone."""
-        self._kept = frozenset(prompt_ids)
-        self.__dict__.pop("_records", None)
-        self.__dict__.pop("_prompts", None)
-
     def response_records(self, responses: Sequence[GeneratedResponse]) -> list[Record]:
         """The captions, a record each."""
         return [{"id": r.prompt_id, "caption": r.text} for r in responses]
-
-    def label_queries(self) -> Sequence[LabelQuery]:
-        """None: captions have no labels."""
-        return ()
 
     def evaluate(
         self,

@@ -8,7 +8,7 @@ to be compared with published ones are made.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic import Field
 
 from csr.config import ComponentConfig, Location
 from csr.errors import DataError
+from csr.evaluation._benchmark import SelectiveBenchmark
 from csr.evaluation._captions import (
     caption_figures,
     knows_tokens,
@@ -32,7 +33,7 @@ from csr.evaluation._records import build_prompts
 from csr.outcomes import Outcome, outcomes_of
 from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.records import Record
-from csr.types import GeneratedResponse, LabelQuery, Prompt
+from csr.types import GeneratedResponse, Prompt
 
 FIGURES = "chair"
 """No other benchmark of the same figures may stand beside it in a recipe."""
@@ -88,41 +89,17 @@ def planned_questions(config: Config, expected: ExpectedResponse) -> PlannedQues
 
 
 @dataclass
-class CocoChairBenchmark:
+class CocoChairBenchmark(SelectiveBenchmark):
     """Asks for captions of COCO images and counts the objects that they name."""
 
     config: Config
     response_fields: tuple[str, str] = field(default=("image_id", "caption"), init=False)
     """Of a record in a file of captions, as COCO's caption evaluation reads them."""
-    _kept: frozenset[str] | None = field(default=None, init=False)
-
-    @property
-    def max_response_tokens(self) -> int:
-        """Tokens that a caption may have."""
-        return self.config.max_response_tokens
-
-    @property
-    def describe_first(self) -> str | None:
-        """Captions are descriptions themselves."""
-        return None
-
-    def prompts(self) -> Sequence[Prompt]:
-        """One prompt an image, in the order of their ids."""
-        return self._prompts
+    SELECTED = ("_images", "_prompts")
 
     def prompt_ids(self) -> Sequence[str]:
         """The images' ids; no image file is looked at."""
         return [str(image.image_id) for image in self._images]
-
-    def keep(self, prompt_ids: Collection[str]) -> None:
-        """Ask about these images alone."""
-        self._kept = frozenset(prompt_ids)
-        self.__dict__.pop("_images", None)
-        self.__dict__.pop("_prompts", None)
-
-    def label_queries(self) -> Sequence[LabelQuery]:
-        """None: captions have no labels."""
-        return ()
 
     def evaluate(
         self,

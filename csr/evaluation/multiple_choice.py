@@ -10,7 +10,7 @@ from __future__ import annotations
 import string
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from csr.config import ComponentConfig, Location
 from csr.errors import DataError, shown
+from csr.evaluation._benchmark import GreedyBenchmark
 from csr.evaluation._labels import (
     Calibration,
     CalibrationScope,
@@ -91,29 +92,10 @@ def planned_questions(config: Config, expected: ExpectedResponse) -> PlannedQues
 
 
 @dataclass
-class MultipleChoiceBenchmark:
+class MultipleChoiceBenchmark(GreedyBenchmark):
     """Asks the questions and compares the likeliest choice with the right one."""
 
     config: Config
-    _prompts: list[Prompt] = field(default_factory=list, init=False)
-
-    @property
-    def max_response_tokens(self) -> int:
-        """Tokens that a stored response may have."""
-        return self.config.max_response_tokens
-
-    @property
-    def describe_first(self) -> str | None:
-        """The choices are read off probabilities, without a description."""
-        return None
-
-    def prompts(self) -> Sequence[Prompt]:
-        """The questions, in file order."""
-        if not self._prompts:
-            records = [{**r, "input": self._question(r)} for r in self._records]
-            images = Path(self.config.images)
-            self._prompts = build_prompts(records, images, "multiple_choice")
-        return self._prompts
 
     def label_queries(self) -> Sequence[LabelQuery]:
         """The choices of each question, with its image, and with `calibration` content-free."""
@@ -189,6 +171,11 @@ class MultipleChoiceBenchmark:
         if self.config.answer_by == "text":
             return surface_forms(choice)
         return tuple(before + LETTERS[place] for before in (" ", "", " (", "("))
+
+    @cached_property
+    def _prompts(self) -> list[Prompt]:
+        records = [{**r, "input": self._question(r)} for r in self._records]
+        return build_prompts(records, Path(self.config.images), "multiple_choice")
 
     @cached_property
     def _records(self) -> list[Record]:

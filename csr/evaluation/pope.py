@@ -10,7 +10,7 @@ and "no", as they are and without the policy's habit (arXiv:2403.05262, post-hoc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, zip_longest
@@ -27,6 +27,7 @@ from csr.evaluation._answers import (
     read_answer,
     robust_answer,
 )
+from csr.evaluation._benchmark import SelectiveBenchmark
 from csr.evaluation._image_ids import keep_listed
 from csr.evaluation._labels import (
     Calibration,
@@ -119,37 +120,21 @@ def spread(records: Sequence[Record], limit: int | None) -> list[Record]:
 
 
 @dataclass
-class PopeBenchmark:
+class PopeBenchmark(SelectiveBenchmark):
     """Asks the questions and scores the answers."""
 
     config: Config
     response_fields: tuple[str, str] = field(default=("question_id", "answer"), init=False)
     """Of a record in a file of answers; the id is the question's, "<split>-<question_id>"."""
-    _kept: frozenset[str] | None = field(default=None, init=False)
-
-    @property
-    def max_response_tokens(self) -> int:
-        """Tokens that an answer may have."""
-        return self.config.max_response_tokens
 
     @property
     def describe_first(self) -> str | None:
         """As configured."""
         return self.config.describe_first
 
-    def prompts(self) -> Sequence[Prompt]:
-        """The questions, in file order."""
-        return self._prompts
-
     def prompt_ids(self) -> Sequence[str]:
         """The questions' ids; no image is looked at."""
         return [record["id"] for record in self._records]
-
-    def keep(self, prompt_ids: Collection[str]) -> None:
-        """Ask these questions alone."""
-        self._kept = frozenset(prompt_ids)
-        self.__dict__.pop("_records", None)
-        self.__dict__.pop("_prompts", None)
 
     def response_records(self, responses: Sequence[GeneratedResponse]) -> list[Record]:
         """The answers, a record each."""

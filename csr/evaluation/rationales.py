@@ -14,13 +14,14 @@ from pydantic import Field
 
 from csr.config import ComponentConfig, Location
 from csr.errors import DataError, shown
+from csr.evaluation._benchmark import GreedyBenchmark
 from csr.evaluation._records import build_prompts, num_records, read_records
 from csr.outcomes import Outcome, outcomes_of
 from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.protocols import Benchmark
 from csr.records import Record
 from csr.rouge import rouge_l
-from csr.types import FinishReason, GeneratedResponse, LabelQuery, Prompt
+from csr.types import FinishReason, GeneratedResponse, Prompt
 
 
 class Config(ComponentConfig):
@@ -50,28 +51,10 @@ def planned_questions(config: Config, expected: ExpectedResponse) -> PlannedQues
 
 
 @dataclass
-class RationaleBenchmark:
+class RationaleBenchmark(GreedyBenchmark):
     """Asks for rationales and compares them. Implements `csr.protocols.Benchmark`."""
 
     config: Config
-
-    @property
-    def max_response_tokens(self) -> int:
-        """Tokens that a rationale may have."""
-        return self.config.max_response_tokens
-
-    @property
-    def describe_first(self) -> str | None:
-        """Rationales follow an answer that is given."""
-        return None
-
-    def prompts(self) -> Sequence[Prompt]:
-        """What is asked, in file order."""
-        return self._prompts
-
-    def label_queries(self) -> Sequence[LabelQuery]:
-        """None: rationales are free text."""
-        return ()
 
     def evaluate(
         self,
