@@ -35,7 +35,6 @@ from flows.gating import held_reason, verdicts_of
 from flows.inert import as_code, fitting
 from flows.report import iteration_plots
 from flows.report_server import report_url
-from flows.reporting import report_data
 from storage.attempt import AttemptDir
 from storage.critique import demonstrations_from_table
 from storage.rows import pairs_from_table
@@ -180,7 +179,8 @@ def _figures(store: RunStore, run_id: str) -> tuple[list[dict[str, Any]], str]:
 
 def _plots(store: RunStore, run_id: str) -> str:
     """The headline figures over the iterations."""
-    plots = iteration_plots(report_data(store, run_id))
+    manifests = [store.attempt(run_id, n).manifest.read() for n in store.iterations(run_id)]
+    plots = iteration_plots([(each.iteration, each.metrics) for each in manifests])
     pictures = [f"![{name}]({_svg_uri(svg)})" for name, svg in plots.items()]
     shown = pictures or ["Nothing that is plotted has been measured."]
     return "\n\n".join([f"# {run_id} over its iterations", *shown])

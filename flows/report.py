@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,11 @@ def render_report(data: ReportData) -> str:
     return html
 
 
-def iteration_plots(data: ReportData) -> dict[str, str]:
+def iteration_plots(measured: Sequence[figures.Measured]) -> dict[str, str]:
     """Metric -> an SVG picture of it over the iterations, for the plotted metrics of the head."""
     template = _templates().get_template("plot.svg.j2")
     metrics = [metric for metric in METRICS[HEADLINE_GROUP] if metric.plotted]
-    charts = {metric.name: figures.metric_chart(metric, data) for metric in metrics}
+    charts = {metric.name: figures.metric_chart(metric, measured) for metric in metrics}
     return {name: template.render(chart=chart) for name, chart in charts.items() if chart}
 
 

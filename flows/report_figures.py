@@ -21,6 +21,9 @@ from flows.report_data import ReportData, ReportIteration
 TOGETHER = ("chair_s", "recall", "mean_response_sentences")
 """Shown beside each other wherever one of them is: who says less hallucinates less."""
 
+Measured = tuple[int, Mapping[str, float]]
+"""An iteration's number, and its metrics."""
+
 _Z_95 = 1.959964
 """Standard errors each way that hold 95 % of a normal distribution."""
 
@@ -100,21 +103,22 @@ def _metric_row(metric: Metric, data: ReportData) -> dict[str, Any]:
 
 def metric_charts(data: ReportData) -> list[tuple[str, list[Chart]]]:
     """Group title -> one plot a known metric, over iterations."""
+    measured = [(it.iteration, it.metrics) for it in data.iterations]
     charts = {
-        title: [metric_chart(metric, data) for metric in group if metric.plotted]
+        title: [metric_chart(metric, measured) for metric in group if metric.plotted]
         for title, group in METRICS.items()
     }
     drawn = {title: [chart for chart in group if chart] for title, group in charts.items()}
     return [(title, group) for title, group in drawn.items() if group]
 
 
-def metric_chart(metric: Metric, data: ReportData) -> Chart | None:
+def metric_chart(metric: Metric, measured: Sequence[Measured]) -> Chart | None:
     """Its trajectory over the iterations with 95 % intervals; None where nothing is measured."""
-    measured = [it for it in data.iterations if metric.name in it.metrics]
+    known = [(iteration, metrics) for iteration, metrics in measured if metric.name in metrics]
     series = Series(
         label="",
-        points=[(it.iteration, it.metrics[metric.name]) for it in measured],
-        intervals=[interval_95(it.metrics, metric.name) for it in measured],
+        points=[(iteration, metrics[metric.name]) for iteration, metrics in known],
+        intervals=[interval_95(metrics, metric.name) for _, metrics in known],
     )
     return line_chart(
         metric.title,
@@ -169,13 +173,14 @@ def tiles(data: ReportData) -> list[dict[str, Any]]:
     if not evaluated or not all(name in evaluated[-1].metrics for name in TOGETHER):
         return []
     first, last = evaluated[0], evaluated[-1]
+    measured = [(it.iteration, it.metrics) for it in evaluated]
     return [
         {
             "metric": known[name],
             "first": first.metrics.get(name) if first is not last else None,
             "last": last.metrics[name],
             "interval": interval_95(last.metrics, name),
-            "chart": metric_chart(known[name], data),
+            "chart": metric_chart(known[name], measured),
         }
         for name in TOGETHER
     ]
