@@ -115,8 +115,8 @@ def _told_as_faults(path: Path, numbers: tuple[int, ...]) -> Iterator[None]:
             raise
         raise EnvironmentFault(
             f"cannot write {path}: {_DISK_ERRORS[number]}. What was finished before is intact; "
-            "mend that or choose another --home (CSR_CACHE for worlds), then start the same "
-            "command again."
+            "mend that or choose another place (--home or --output; CSR_CACHE for worlds), then "
+            "start the same command again."
         ) from error
 
 
