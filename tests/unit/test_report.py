@@ -26,11 +26,8 @@ from flows.report_data import (
     ReportStage,
     ReportTree,
 )
-from flows.report_figures import format_change, format_figure, interval_95
 from flows.reporting import some_of_each_kind
-from flows.thumbnails import thumbnail_uri
 from flows.tree_view import TreeNode
-from tests.prefect_service import ROOT
 from tests.trees import make_prompt
 
 HOSTILE = "<script>alert(1)</script><img src=https://evil.example/x onerror=alert(2)>\"'&{{ 7*7 }}"
@@ -198,16 +195,6 @@ def test_the_page_is_well_formed_and_accessible(data: ReportData) -> None:
     assert targets == {"#" + section["id"] for section in page.all("section")}
     assert [len(page.all(tag)) for tag in ("header", "nav", "main", "footer")] == [1, 1, 1, 1]
     assert "width=device-width" in str(page.all("meta"))
-
-
-def test_intervals_are_those_of_the_evaluation_or_of_the_standard_error() -> None:
-    assert interval_95({"recall": 0.5, "recall_se": 0.1}, "recall") == pytest.approx(
-        (0.304, 0.696), abs=5e-4
-    )
-    measured = {"recall": 0.5, "recall_se": 0.1, "recall_ci_low": 0.25, "recall_ci_high": 0.625}
-    assert interval_95(measured, "recall") == (0.25, 0.625)
-    assert interval_95({"recall": 0.5}, "recall") is None
-    assert interval_95({}, "recall") is None
 
 
 def test_plots_are_drawn(data: ReportData) -> None:
@@ -391,42 +378,6 @@ def test_a_tree_is_drawn_and_told(data: ReportData) -> None:
     }  # fmt: skip
 
 
-def colours(css: str) -> dict[str, str]:
-    return dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6})", css))
-
-
-def contrast(one: str, other: str) -> float:
-    """WCAG 2.2's contrast ratio."""
-
-    def luminance(colour: str) -> float:
-        digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
-        parts = [int(digits[n : n + 2], 16) / 255 for n in (0, 2, 4)]
-        red, green, blue = (
-            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts
-        )
-        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-    darker, lighter = sorted((luminance(one), luminance(other)))
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def test_every_colour_of_text_has_contrast() -> None:
-    assert contrast("#ffffff", "#000000") == pytest.approx(21)
-    assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)
-    css = (ROOT / "flows/templates/report.css").read_text()
-    light, dark = (colours(part) for part in css.split("@media (prefers-color-scheme: dark)")[:2])
-    for scheme in (light, light | dark):
-        for ground in ("page", "panel"):
-            for text in ("text", "soft", "s0", "s1", "s2", "s3", "s4", "s5"):
-                assert contrast(scheme[text], scheme[ground]) >= 4.5, (text, ground)
-        assert contrast(scheme["text"], scheme["absent"]) >= 4.5
-        for number in range(7):  # outlines, which are no text
-            assert contrast(scheme[f"e{number}"], scheme["page"]) >= 3, number
-    boxes = re.findall(r"\.box\.c\d \{ --f: (#\w+); --k: (#\w+);", css)
-    assert len(boxes) == 7
-    assert min(contrast(fill, ink) for fill, ink in boxes) >= 4.5
-
-
 def test_a_broken_image_is_said_in_its_place(data: ReportData, tmp_path: Path) -> None:
     base, first = data.iterations
     missing = replace(first, examples=[example(tmp_path / "gone.png")])
@@ -502,46 +453,6 @@ def test_without_an_evaluated_base_nothing_is_held_against_it(data: ReportData) 
     base, first = data.iterations
     iterations = [replace(base, metrics={}), first, replace(first, iteration=2)]
     assert "against base" not in render_report(replace(data, iterations=iterations))
-
-
-@pytest.mark.parametrize(
-    ("value", "name", "text"),
-    [
-        (0.0625, "recall", "0.062"),
-        (12856.0, "num_captions", "12,856"),
-        (600.0, "pope_num_prompts", "600"),
-        (0.00002, "learning_rate", "2.00e-05"),
-        (0.0, "recall", "0.000"),
-        (float("nan"), "loss", "–"),
-        (None, "recall", "–"),
-    ],
-)
-def test_figures(value: float | None, name: str, text: str) -> None:
-    assert format_figure(value, name) == text
-
-
-def test_changes() -> None:
-    assert format_change([0.3, None, 0.1]) == "-0.200"
-    assert format_change([0.3]) == "–"
-    assert format_change([None, 0.1]) == "–"
-
-
-def test_thumbnails_are_small_and_keep_small_images_exact(tmp_path: Path) -> None:
-    Image.effect_noise((1600, 1200), 80).convert("RGB").save(tmp_path / "large.png")
-    Image.new("RGB", (48, 48), "red").save(tmp_path / "small.png")
-    large, _ = thumbnail_uri(str(tmp_path / "large.png"))
-    small, _ = thumbnail_uri(str(tmp_path / "small.png"))
-    assert large.startswith("data:image/jpeg;base64,")
-    assert len(large) < 120_000
-    assert small.startswith("data:image/png;base64,")
-
-
-@pytest.mark.parametrize("name", ["gone.png", ".", "/dev/zero", "\0", "text.png"])
-def test_what_is_no_image_is_told(tmp_path: Path, name: str) -> None:
-    (tmp_path / "text.png").write_text("no image")
-    uri, problem = thumbnail_uri(str(tmp_path / name))
-    assert uri == ""
-    assert problem.startswith("image ")
 
 
 def test_importing_the_report_is_instant() -> None:
