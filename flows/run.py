@@ -36,6 +36,7 @@ from flows.ray_workers import close_ray_workers
 from flows.rerun import IterationWork, opened_iteration
 from flows.settling import label_this_run
 from flows.slots import engine_slot
+from flows.tracebacks import TOLD, leave_out_tracebacks
 from flows.work import do_work
 from storage.attempt import parse_iteration_id
 from storage.run_store import RunStore
@@ -55,10 +56,11 @@ def _told(body: Callable[P, Any]) -> Callable[P, Any]:
         log_to_console()
         try:
             return body(*args, **kwargs)
-        except (CSRError, RunFailed) as error:
+        except TOLD as error:
             if isinstance(error, VerdictsWanted) and suspending.can_suspend():
                 emit(VERDICTS_WANTED, error.attempt_id.partition("/")[0], message=str(error))
                 suspending.suspend_for(error)
+            leave_out_tracebacks()
             names: dict[type, str] = {Held: "Held", VerdictsWanted: "Waiting"}
             name = names.get(type(error), "Failed")
             return Failed(name=name, message=str(error), data=error)

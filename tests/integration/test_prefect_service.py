@@ -270,6 +270,12 @@ def _remove_schedules(service: Service, deployment_id: str) -> None:
             service.ask(f"/deployments/{deployment_id}/schedules/{each['id']}", method="DELETE")
 
 
+def _logs_of_ended(service: Service, asked: str) -> list[str] | None:
+    """Only what the worker logs once the flow's process is gone comes after all that this logs."""
+    lines = service.logs(asked)
+    return lines if any("exited with status code" in line for line in lines) else None
+
+
 @pytest.mark.parametrize(
     ("deployment", "request_", "message"),
     [
@@ -286,7 +292,8 @@ def test_a_users_mistake_is_told_once_and_not_retried(
     assert done["state"]["type"] == "FAILED"
     assert message in done["state"]["message"]
     assert done["run_count"] == 1
-    assert [line for line in service.logs(asked) if "Traceback" in line] == []
+    logs = wait_until(lambda: _logs_of_ended(service, asked), 60)
+    assert [line for line in logs if "Traceback" in line] == []
 
 
 def test_failures_and_held_iterations_are_told(
