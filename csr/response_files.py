@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 from csr.errors import DataError, shown
 from csr.protocols import Json
 from csr.records import Entry, read_entries, read_text
+from csr.truthfulness import FalseMention
 from csr.types import FinishReason, GeneratedResponse
 
 
@@ -33,6 +34,18 @@ class ReadsResponses(Protocol):
 
     def response_records(self, responses: Sequence[GeneratedResponse]) -> list[Json]:
         """The responses as records of such a file."""
+
+
+@runtime_checkable
+class MarksResponses(Protocol):
+    """A benchmark that may know what its images show."""
+
+    def false_mentions(
+        self, responses: Sequence[GeneratedResponse]
+    ) -> list[list[FalseMention]] | None:
+        """Of each response the words that its image contradicts, in order, none overlapping; None
+        without ground truth.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ attribute is meant.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from csr.steps import split_steps
-from csr.vocabulary import SynonymTable, Vocabulary
+from csr.vocabulary import Mention, SynonymTable, Vocabulary
 
 SceneObject = Mapping[str, str]
 """`{"name": "circle", "colour": "red", "position": "top left"}`, canonical names."""
@@ -85,12 +85,7 @@ def false_mentions(
     Objects are marked as CHAIR counts them, wherever they stand; attributes where
     `judge_sentence` can tell whose they are. No two overlap.
     """
-    present = {thing["name"] for thing in scene}
-    found = [
-        FalseMention(kind="object", name=each.name, start=each.start, end=each.end)
-        for each in vocabulary.objects.mentions(text)
-        if each.name not in present
-    ]
+    found = absent_objects(vocabulary.objects.mentions(text), {thing["name"] for thing in scene})
     start = 0
     for sentence in split_steps(text, "sentence"):
         found += _wrong_attributes(sentence, start, scene, vocabulary)
@@ -100,6 +95,15 @@ def false_mentions(
         if not apart or mention.start >= apart[-1].end:
             apart.append(mention)
     return apart
+
+
+def absent_objects(mentions: Sequence[Mention], present: Collection[str]) -> list[FalseMention]:
+    """Those of the mentions whose object is not `present`."""
+    return [
+        FalseMention(kind="object", name=each.name, start=each.start, end=each.end)
+        for each in mentions
+        if each.name not in present
+    ]
 
 
 def _wrong_attributes(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from csr.descriptions import described
 from csr.intervals import confidence_intervals
 from csr.label_calibration import label_logprobs
 from csr.outcomes import Outcome
 from csr.protocols import Benchmark, GenerateSettings, Json, Sampler
-from csr.response_files import ReadsResponses
-from csr.types import PolicyRef, Prompt, StepRequest
+from csr.response_files import MarksResponses, ReadsResponses
+from csr.types import GeneratedResponse, PolicyRef, Prompt, StepRequest
 from csr.waves import wave_size
 from flows.choices import BenchmarkChoice
 from flows.conditions import conditions_of
@@ -20,6 +22,7 @@ from flows.inputs import component_inputs, prompt_inputs
 from flows.metric_names import CI_HIGH, CI_LOW
 from flows.progress import stage_progress
 from storage.atomic import write_json
+from storage.attempt import AttemptDir
 from storage.manifest import StageRecord
 from storage.rows import generations_to_table, outcomes_to_table
 from storage.tables import write_table
@@ -96,11 +99,28 @@ def _run_benchmark(
     outcomes = benchmark.outcomes(responses, logprobs)
     parts = outcomes_to_table(outcomes, iteration=iteration, benchmark=choice.name)
     write_table(attempt.outcomes(choice.name), parts)
-    written = [path, attempt.outcomes(choice.name)]
+    others = _write_others(attempt, choice.name, benchmark, responses)
+    files = [path, attempt.outcomes(choice.name), *others]
+    return files, benchmark.evaluate(responses, logprobs) | interval_metrics(outcomes)
+
+
+def _write_others(
+    attempt: AttemptDir, name: str, benchmark: Benchmark, responses: Sequence[GeneratedResponse]
+) -> list[Path]:
+    """Writes what not every benchmark has; the files."""
+    documents: dict[Path, Any] = {}
     if isinstance(benchmark, ReadsResponses):
-        write_json(attempt.response_records(choice.name), benchmark.response_records(responses))
-        written.append(attempt.response_records(choice.name))
-    return written, benchmark.evaluate(responses, logprobs) | interval_metrics(outcomes)
+        documents[attempt.response_records(name)] = benchmark.response_records(responses)
+    if isinstance(benchmark, MarksResponses):
+        marks = benchmark.false_mentions(responses)
+        if marks is not None:
+            documents[attempt.false_mentions(name)] = {
+                response.prompt_id: [asdict(mark) for mark in found]
+                for response, found in zip(responses, marks, strict=True)
+            }
+    for path, document in documents.items():
+        write_json(path, document)
+    return list(documents)
 
 
 def interval_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from csr.errors import DataError
 from csr.protocols import Json
+from csr.truthfulness import FalseMention
+from flows.marking import num_absent
 from flows.report_data import ReportAnswer, ReportCase, ReportComparison
 from flows.spreading import spread
-from flows.truth import Truth
+from storage.atomic import read_json
 from storage.attempt import AttemptDir
 from storage.tables import read_rows
 
 NUM_CASES = 12
-MIN_MEAN_WORDS = 3
+MIN_WORDS = 3
 """Shorter responses, such as yes and no, are figures rather than texts to read."""
 
 FEWER = "names fewer absent objects than the base"
@@ -24,40 +31,77 @@ OUTCOMES = (FEWER, MORE, SOME, NONE)
 
 _COLUMNS = ["prompt_id", "prompt_text", "image_uri", "text"]
 
-_Rows = Mapping[str, Json]
-"""Prompt id -> row of `generations`."""
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A policy's response to a prompt, and what its benchmark found false in it."""
+
+    row: Json
+    """Of `generations`."""
+    marks: tuple[FalseMention, ...] | None
+    """None where the benchmark has no ground truth."""
+
+    @property
+    def is_prose(self) -> bool:
+        return len(self.row["text"].split()) >= MIN_WORDS
+
+
+_Responses = Mapping[str, _Said]
+"""By prompt id."""
 
 
 def comparisons(
-    attempts: Sequence[AttemptDir], benchmarks: Sequence[str], truth: Truth
+    attempts: Sequence[AttemptDir], benchmarks: Sequence[str]
 ) -> list[ReportComparison]:
-    """One for each benchmark whose responses are texts, where two policies answered it."""
+    """One for each benchmark where two policies answered prompts with texts."""
     found = []
     for name in benchmarks:
         answered = [
-            (attempt.id.iteration, {row["prompt_id"]: row for row in rows})
+            (attempt.id.iteration, responses)
             for attempt in attempts
-            if (rows := read_rows(attempt.evaluation / f"{name}.parquet", "generations", _COLUMNS))
+            if (responses := _responses(attempt, name))
         ]
-        if len(answered) > 1 and _is_prose(list(answered[0][1].values())):
-            found.append(_comparison(name, answered, truth))
+        if len(answered) > 1 and (common := _comparable([each for _, each in answered])):
+            found.append(_comparison(name, common, answered))
     return found
 
 
-def _is_prose(rows: Sequence[Json]) -> bool:
-    num_words = sum(len(row["text"].split()) for row in rows)
-    return num_words >= MIN_MEAN_WORDS * len(rows)
+def _responses(attempt: AttemptDir, benchmark: str) -> dict[str, _Said]:
+    rows = read_rows(attempt.evaluation / f"{benchmark}.parquet", "generations", _COLUMNS)
+    marks = _marks(attempt.false_mentions(benchmark))
+    return {row["prompt_id"]: _Said(row, marks.get(row["prompt_id"])) for row in rows}
+
+
+def _marks(path: Path) -> Mapping[str, tuple[FalseMention, ...]]:
+    if not path.exists():
+        return {}
+    try:
+        return TypeAdapter(dict[str, tuple[FalseMention, ...]]).validate_python(read_json(path))
+    except ValidationError as error:
+        raise DataError(
+            f"{path} holds no words of responses ({error.error_count()} values of another form). "
+            "Restore it from a copy, or remove it."
+        ) from None
+
+
+def _comparable(answered: Sequence[_Responses]) -> list[str]:
+    """The prompts that every policy was asked, and the first answered with a text."""
+    first = answered[0]
+    return [
+        name
+        for name, said in first.items()
+        if said.is_prose and all(name in responses for responses in answered)
+    ]
 
 
 def _comparison(
-    benchmark: str, answered: Sequence[tuple[int, _Rows]], truth: Truth
+    benchmark: str, common: Sequence[str], answered: Sequence[tuple[int, _Responses]]
 ) -> ReportComparison:
     first, last = answered[0][1], answered[-1][1]
-    common = [name for name in first if all(name in rows for _, rows in answered)]
     outcomes: dict[str, list[str]] = {}
     for name in common:
-        outcome = _outcome(first[name], last[name], truth)
-        if outcome or first[name]["text"] != last[name]["text"]:
+        outcome = _outcome(first[name], last[name])
+        if outcome or first[name].row["text"] != last[name].row["text"]:
             outcomes.setdefault(outcome, []).append(name)
     kinds = [outcome for outcome in (*OUTCOMES, "") if outcome in outcomes]
     share = -(-NUM_CASES // max(len(kinds), 1))
@@ -66,36 +110,33 @@ def _comparison(
         num_images=len(common),
         outcomes={kind: len(outcomes.get(kind, ())) for kind in OUTCOMES} if any(kinds) else {},
         cases=[
-            _case(kind, outcomes[kind][place], answered, truth)
+            _case(kind, outcomes[kind][place], answered)
             for kind in kinds
             for place in spread(len(outcomes[kind]), share)
         ],
     )
 
 
-def _outcome(first: Json, last: Json, truth: Truth) -> str:
+def _outcome(first: _Said, last: _Said) -> str:
     """Of `OUTCOMES`; "" where nobody can tell."""
-    known = truth.of(first["image_uri"])
-    if known is None:
+    if first.marks is None or last.marks is None:
         return ""
-    before, after = known.num_absent(first["text"]), known.num_absent(last["text"])
+    before, after = num_absent(first.marks), num_absent(last.marks)
     if before == after:
         return SOME if before else NONE
     return FEWER if after < before else MORE
 
 
-def _case(
-    outcome: str, name: str, answered: Sequence[tuple[int, _Rows]], truth: Truth
-) -> ReportCase:
-    row = answered[0][1][name]
-    said = [(iteration, rows[name]["text"].strip()) for iteration, rows in answered]
+def _case(outcome: str, name: str, answered: Sequence[tuple[int, _Responses]]) -> ReportCase:
+    row = answered[0][1][name].row
     return ReportCase(
         outcome=outcome,
         prompt_id=name,
         prompt=row["prompt_text"],
         image_path=row["image_uri"],
         answers=[
-            ReportAnswer(iteration=iteration, text=text, marks=truth.marks(text, row["image_uri"]))
-            for iteration, text in said
+            ReportAnswer(iteration=iteration, text=said.row["text"], marks=said.marks)
+            for iteration, responses in answered
+            if (said := responses[name])
         ],
     )

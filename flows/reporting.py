@@ -76,7 +76,7 @@ def report_data(store: RunStore, run_id: str) -> ReportData:
             "machine": platform.platform(),
             "prompts": _prompt_line(listing.prompt_counts(store, run_id)),
         },
-        comparisons=comparisons(attempts, [each["name"] for each in evaluation], truth),
+        comparisons=comparisons(attempts, [each["name"] for each in evaluation]),
         truth_problems=truth.problems,
         benchmarks={each["name"]: _benchmark_line(each) for each in evaluation},
     )

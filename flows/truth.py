@@ -1,7 +1,8 @@
 """What images show, as far as a run's recipe leads to it: for people who look, never for training.
 
-Benchmarks and critics name files with the objects of their images and a vocabulary of wordings.
-The embedded world's training images are known from the settings that drew them.
+A critic may name a file with the objects of the images and a vocabulary of wordings. The embedded
+world's training images are known from the settings that drew them. What held-out images show,
+benchmarks know, and note beside the responses.
 """
 
 from __future__ import annotations
@@ -27,11 +28,6 @@ class Known:
     scene: Sequence[SceneObject]
     vocabulary: Vocabulary
 
-    def num_absent(self, text: str) -> int:
-        """How often the text names an object that the image does not show."""
-        present = {thing["name"] for thing in self.scene}
-        return sum(name not in present for name in self.vocabulary.objects.find(text))
-
 
 @dataclass(frozen=True, slots=True)
 class Truth:
@@ -40,7 +36,7 @@ class Truth:
     by_image: Mapping[str, Known] = field(default_factory=dict)
     """Absolute path of an image -> what it shows."""
     by_prompt: Mapping[str, Known] = field(default_factory=dict)
-    """Prompt id -> what its image shows, where facts are given without images."""
+    """Prompt id -> what its image shows."""
     problems: Sequence[str] = ()
     """Why facts that the recipe names are not used."""
 
@@ -60,35 +56,22 @@ class Truth:
 
 def truth_of(config: Json) -> Truth:
     """All that a resolved recipe leads to. Files that cannot be used are told in `problems`."""
-    by_image: dict[str, Known] = _world_scenes(config)
+    critic = config.get("critic") or {}
     by_prompt: dict[str, Known] = {}
     problems = []
-    for settings in _with_vocabulary(config):
+    if critic.get("facts") and critic.get("vocabulary"):
         try:
-            vocabulary = read_vocabulary(Path(settings["vocabulary"]))
-            for record, where in _described(settings):
-                known = Known(record["objects"], vocabulary)
-                if isinstance(record.get("image"), str) and settings.get("images"):
-                    root = os.path.realpath(settings["images"])
-                    by_image[os.path.normpath(os.path.join(root, record["image"]))] = known
-                else:
-                    by_prompt[prompt_id(record, where)] = known
+            vocabulary = read_vocabulary(Path(critic["vocabulary"]))
+            for record, where in _described(Path(critic["facts"])):
+                by_prompt[prompt_id(record, where)] = Known(record["objects"], vocabulary)
         except DataError as error:
             problems.append(str(error))
-    return Truth(by_image, by_prompt, problems)
+    return Truth(_world_scenes(config), by_prompt, problems)
 
 
-def _with_vocabulary(config: Json) -> Iterator[Json]:
-    """The settings of the components that go by the objects of their images."""
-    for settings in [*config.get("evaluation", ()), config.get("critic")]:
-        if settings and settings.get("vocabulary"):
-            yield settings
-
-
-def _described(settings: Json) -> Iterator[tuple[Record, str]]:
+def _described(facts: Path) -> Iterator[tuple[Record, str]]:
     """The records that list objects, all by name, and where they stand."""
-    path = settings.get("facts") or settings.get("prompts")
-    for entry in read_entries(Path(path)) if path else ():
+    for entry in read_entries(facts):
         things = entry.record().get("objects")
         if isinstance(things, list) and all(_is_object(thing) for thing in things):
             yield entry.record(), entry.where

@@ -107,7 +107,8 @@ class AttemptDir:
     @property
     def evaluation(self) -> Path:
         """Of each benchmark a `generations` and an `outcomes` file, its responses as JSON where its
-        field has a form for that, and what the benchmarks report.
+        field has a form for that, their false words where it knows them, and what the benchmarks
+        report.
         """
         return self.path / "evaluation"
 
@@ -118,6 +119,10 @@ class AttemptDir:
     def response_records(self, benchmark: str) -> Path:
         """The responses in the benchmark's own form, as other people's tools read them."""
         return self.evaluation / f"{benchmark}.responses.json"
+
+    def false_mentions(self, benchmark: str) -> Path:
+        """Prompt id -> the words of its response that the image contradicts."""
+        return self.evaluation / f"{benchmark}.false_mentions.json"
 
     @property
     def conditions(self) -> Path:

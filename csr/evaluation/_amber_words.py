@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from csr.evaluation._amber_files import AmberFiles
 from csr.evaluation._plurals import singular_forms
+from csr.vocabulary import Mention
 
 _NO_PLURALS = ("leaves",)
 """"leave" is in the lists, but WordNet's lemma of "leaves" is "leaf", which is not."""
@@ -51,35 +52,40 @@ class AmberWords:
 
     def find(self, text: str) -> list[str]:
         """The listed words of a text in order, in the singular, repetitions kept."""
-        words = (match[0] for match in _WORD.finditer(text))
-        singular = (self._singular.get(word, word) for word in words)
-        return [word for word in singular if word in self._vocabulary]
+        return [mention.name for mention in self.mentions(text)]
+
+    def mentions(self, text: str) -> list[Mention]:
+        """The same with their places in `text`."""
+        found = [
+            Mention(
+                name=self._singular.get(match[0], match[0]), start=match.start(), end=match.end()
+            )
+            for match in _WORD.finditer(text)
+        ]
+        return [mention for mention in found if mention.name in self._vocabulary]
+
+    def hallucinated(self, text: str, present: Sequence[str]) -> list[Mention]:
+        """The mentions that `count` counts as hallucinated."""
+        return [m for m in self.mentions(text) if self._is_hallucinated(m.name, present)]
 
     def count(self, text: str, present: Sequence[str], expected: Sequence[str]) -> DescribedObjects:
         """`present` and `expected` are an annotation's `truth` and `hallu`."""
-        covered: set[int] = set()
-        imagined: set[int] = set()
-        num_hallucinated = 0
         words = self.find(text)
-        for word in words:
-            if word in self._files.safe_words:
-                continue
-            place = self._stands_for(word, present)
-            if place is not None:
-                covered.add(place)
-                continue
-            place = self._stands_for(word, expected)
-            if place is not None:
-                imagined.add(place)
-            num_hallucinated += 1
+        hallucinated = [word for word in words if self._is_hallucinated(word, present)]
+        others = [word for word in words if word not in self._files.safe_words]
+        covered = {self._stands_for(word, present) for word in others} - {None}
+        imagined = {self._stands_for(word, expected) for word in hallucinated} - {None}
         return DescribedObjects(
             num_mentions=len(words),
-            num_hallucinated=num_hallucinated,
+            num_hallucinated=len(hallucinated),
             num_present=len(present),
             num_covered=len(covered),
             num_expected=len(expected),
             num_imagined=len(imagined),
         )
+
+    def _is_hallucinated(self, word: str, present: Sequence[str]) -> bool:
+        return word not in self._files.safe_words and self._stands_for(word, present) is None
 
     def _stands_for(self, word: str, objects: Sequence[str]) -> int | None:
         """The place of the object that a word stands for: the first under which it is listed,

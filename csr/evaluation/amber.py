@@ -28,6 +28,7 @@ from csr.evaluation._records import build_prompts, count_prompts
 from csr.outcomes import Outcome, outcomes_of
 from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.records import Record
+from csr.truthfulness import FalseMention, absent_objects
 from csr.types import GeneratedResponse, Prompt
 
 
@@ -115,6 +116,18 @@ class AmberBenchmark(SelectiveBenchmark):
                 answer = self._answer(response.text)
                 ratios = question_ratios(annotation["truth"], answer, KINDS[annotation["type"]])
             found += outcomes_of(record["id"], record["image"], ratios)
+        return found
+
+    def false_mentions(self, responses: Sequence[GeneratedResponse]) -> list[list[FalseMention]]:
+        """What counts as hallucinated in descriptions; nothing in answers of yes or no."""
+        found: list[list[FalseMention]] = []
+        for record, response in zip(self._records, responses, strict=True):
+            annotation = self._files.annotations[int(record["id"])]
+            if annotation["type"] == GENERATIVE:
+                words = self._words.hallucinated(response.text, annotation["truth"])
+                found.append(absent_objects(words, ()))
+            else:
+                found.append([])
         return found
 
     def response_records(self, responses: Sequence[GeneratedResponse]) -> list[Record]:

@@ -28,7 +28,13 @@ from csr.evaluation._records import build_prompts, count_prompts, num_records, r
 from csr.outcomes import Outcome, outcomes_of
 from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.records import Record
-from csr.truthfulness import SceneObject, SentenceVerdict, judge_sentence
+from csr.truthfulness import (
+    FalseMention,
+    SceneObject,
+    SentenceVerdict,
+    false_mentions,
+    judge_sentence,
+)
 from csr.types import GeneratedResponse, Prompt
 from csr.vocabulary import Vocabulary, read_vocabulary
 
@@ -93,6 +99,18 @@ class CaptionBenchmark(SelectiveBenchmark):
     def response_records(self, responses: Sequence[GeneratedResponse]) -> list[Record]:
         """The captions, a record each."""
         return [{"id": r.prompt_id, "caption": r.text} for r in responses]
+
+    def false_mentions(
+        self, responses: Sequence[GeneratedResponse]
+    ) -> list[list[FalseMention]] | None:
+        """Absent objects and wrong attributes of the whole captions; None without vocabulary."""
+        vocabulary = self._vocabulary
+        if vocabulary is None:
+            return None
+        return [
+            false_mentions(response.text, record["objects"], vocabulary)
+            for response, record in zip(responses, self._records, strict=True)
+        ]
 
     def evaluate(
         self,

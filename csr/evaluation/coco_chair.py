@@ -33,6 +33,7 @@ from csr.evaluation._records import build_prompts
 from csr.outcomes import Outcome, outcomes_of
 from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
 from csr.records import Record
+from csr.truthfulness import FalseMention, absent_objects
 from csr.types import GeneratedResponse, Prompt
 
 FIGURES = "chair"
@@ -139,6 +140,13 @@ class CocoChairBenchmark(SelectiveBenchmark):
     def response_records(self, responses: Sequence[GeneratedResponse]) -> list[Record]:
         """The captions in the form of COCO's caption evaluation."""
         return [{"image_id": int(r.prompt_id), "caption": r.text} for r in responses]
+
+    def false_mentions(self, responses: Sequence[GeneratedResponse]) -> list[list[FalseMention]]:
+        """Mentions, in the whole captions, of classes that neither annotators nor people saw."""
+        return [
+            absent_objects(self._words.mentions(response.text), self._present(image))
+            for response, image in zip(responses, self._images, strict=True)
+        ]
 
     def _sentences(self, responses: Sequence[GeneratedResponse]) -> list[list[str]]:
         """What is scored of one response for each image."""

@@ -95,6 +95,15 @@ def test_captions_go_out_and_come_in_as_coco_writes_them(tmp_path: Path) -> None
     assert "mean_response_tokens" not in by_metric(asked.outcomes(read.responses))
 
 
+def test_false_words_are_those_that_chair_counts(tmp_path: Path) -> None:
+    asked = benchmark(tmp_path)
+    said = answers(asked)
+    marks = asked.false_mentions(said)
+    found = [[r.text[m.start : m.end] for m in each] for r, each in zip(said, marks, strict=True)]
+    assert found == [[], ["cat", "couch"], ["dog", "dog"]]
+    assert sum(map(len, marks)) == asked.evaluate(said)["num_hallucinated_mentions"]
+
+
 def test_a_part_can_be_asked(tmp_path: Path) -> None:
     asked = benchmark(tmp_path)
     asked.keep(["42"])

@@ -2,13 +2,13 @@
 
 import pytest
 
+from csr.errors import DataError
 from flows.report import render_report
 from flows.report_captions import OUTCOMES, comparisons
 from flows.report_data import ReportData
 from flows.reporting import report_data, spread_by_margin
 from flows.tracing import trace
 from flows.tree_view import walk
-from flows.truth import Truth
 from storage.rows import pairs_from_table
 from storage.run_store import RunStore
 from storage.tables import read_rows, read_table
@@ -70,7 +70,7 @@ def test_captions_are_held_against_each_other(store: RunStore, data: ReportData)
                 store.attempt(RUN, answer.iteration).evaluation / "captions.parquet",
                 "generations", ["text"], [case.prompt_id],
             )  # fmt: skip
-            assert [row["text"].strip() for row in stored] == [answer.text]
+            assert [row["text"] for row in stored] == [answer.text]
             assert answer.marks is not None
             absent.append(sum(mark.kind == "object" for mark in answer.marks))
         change = absent[-1] - absent[0]
@@ -80,14 +80,31 @@ def test_captions_are_held_against_each_other(store: RunStore, data: ReportData)
 
 def test_without_ground_truth_captions_that_differ_are_shown(store: RunStore) -> None:
     attempts = [store.attempt(RUN, number) for number in (0, 1, 2)]
-    [comparison] = comparisons(attempts, ["captions"], Truth())
+    files = [attempt.false_mentions("captions") for attempt in attempts]
+    for path in files:
+        path.rename(path.with_suffix(".away"))
+    [comparison] = comparisons(attempts, ["captions"])
+    for path in files:
+        path.with_suffix(".away").rename(path)
     assert comparison.outcomes == {}
     for case in comparison.cases:
         assert case.outcome == ""
         assert case.answers[0].text != case.answers[-1].text
         assert {answer.marks for answer in case.answers} == {None}
-    assert comparisons(attempts[:1], ["captions"], Truth()) == []
-    assert comparisons(attempts, ["other"], Truth()) == []
+    assert comparisons(attempts[:1], ["captions"]) == []
+    assert comparisons(attempts, ["other"]) == []
+
+
+def test_words_of_another_form_are_told(store: RunStore) -> None:
+    attempts = [store.attempt(RUN, number) for number in (0, 1)]
+    path = attempts[1].false_mentions("captions")
+    whole = path.read_text()
+    path.write_text('{"a": [{"start": 1}]}')
+    try:
+        with pytest.raises(DataError, match="holds no words of responses"):
+            comparisons(attempts, ["captions"])
+    finally:
+        path.write_text(whole)
 
 
 def test_the_page_of_a_run_holds_it_all(store: RunStore, data: ReportData) -> None:

@@ -14,58 +14,43 @@ from tests.reported_run import SCENE, VOCABULARY
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> dict[str, str]:
-    """Of a benchmark whose second record does not say what its image shows."""
+def critic(tmp_path: Path) -> dict[str, str]:
+    """The settings of a critic whose second and third record do not say what their images show."""
     records = [
-        {"id": "a", "image": "one.png", "input": "What?", "objects": SCENE},
-        {"id": "b", "image": "two.png", "input": "What?"},
-        {"id": "c", "image": "three.png", "input": "What?", "objects": ["circle"]},
+        {"id": 7, "objects": SCENE},
+        {"id": "b"},
+        {"id": "c", "objects": ["circle"]},
     ]
-    (tmp_path / "heldout.json").write_text(json.dumps(records))
+    (tmp_path / "facts.json").write_text(json.dumps(records))
     (tmp_path / "words.json").write_text(json.dumps(VOCABULARY))
     return {
         "name": "any",
-        "prompts": str(tmp_path / "heldout.json"),
-        "images": str(tmp_path / "images"),
+        "facts": str(tmp_path / "facts.json"),
         "vocabulary": str(tmp_path / "words.json"),
     }
 
 
-def test_a_benchmark_tells_of_its_images(settings: dict[str, str], tmp_path: Path) -> None:
-    truth = truth_of({"evaluation": [{"name": "other"}, settings], "critic": None})
-    assert truth.problems == []
-    image = str(tmp_path / "images" / "one.png")
-    known = truth.of(image)
-    assert known is not None
-    assert known.num_absent("A circle, two rings. A square, a square.") == 2
-    marks = truth.marks("A blue circle.", image)
-    assert marks is not None
-    assert [(mark.kind, mark.name) for mark in marks] == [("colour", "blue")]
-    assert truth.marks("A red circle.", image) == ()
-    for unknown in ("two.png", "three.png", "four.png"):
-        assert truth.marks("A blue circle.", str(tmp_path / "images" / unknown), "b") is None
-
-
-def test_a_critic_tells_of_its_prompts(settings: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "facts.jsonl").write_text(json.dumps({"id": 7, "objects": SCENE}) + "\n")
-    facts = str(tmp_path / "facts.jsonl")
-    critic = {"name": "any", "facts": facts, "vocabulary": settings["vocabulary"]}
+def test_a_critic_tells_of_its_prompts(critic: dict[str, str]) -> None:
     truth = truth_of({"critic": critic})
-    marks = truth.marks("A square.", "/anywhere.png", "7")
+    assert truth.problems == []
+    marks = truth.marks("A blue circle. A square.", "/anywhere.png", "7")
     assert marks is not None
-    assert [mark.name for mark in marks] == ["square"]
-    assert truth.marks("A square.", "/anywhere.png", "8") is None
+    assert [(mark.kind, mark.name) for mark in marks] == [("colour", "blue"), ("object", "square")]
+    assert truth.marks("A red circle.", "/anywhere.png", "7") == ()
+    for unknown in ("b", "c", "d"):
+        assert truth.marks("A square.", "/anywhere.png", unknown) is None
+    assert truth_of({"critic": None}).marks("A square.", "/anywhere.png", "7") is None
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"objects": {}}'])
-def test_what_cannot_be_read_is_told(settings: dict[str, str], content: str) -> None:
-    Path(settings["vocabulary"]).write_text(content)
-    truth = truth_of({"evaluation": [settings]})
+def test_what_cannot_be_read_is_told(critic: dict[str, str], content: str) -> None:
+    Path(critic["vocabulary"]).write_text(content)
+    truth = truth_of({"critic": critic})
     [problem] = truth.problems
-    assert settings["vocabulary"] in problem
-    assert truth.by_image == {}
-    Path(settings["vocabulary"]).unlink()
-    assert "does not exist" in truth_of({"evaluation": [settings]}).problems[0]
+    assert critic["vocabulary"] in problem
+    assert truth.by_prompt == {}
+    Path(critic["vocabulary"]).unlink()
+    assert "does not exist" in truth_of({"critic": critic}).problems[0]
 
 
 def test_the_embedded_world_knows_its_training_images(tmp_path: Path) -> None:
