@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from csr.errors import DataError
-from csr.records import read_entries
+from csr.records import Record, read_entries
 from csr.vocabulary import Mention, SynonymTable, Vocabulary, normalised, read_vocabulary
 
 _OBJECT = "object"
@@ -61,18 +61,28 @@ class Knowledge:
 
     @cached_property
     def together(self) -> Cooccurrence:
-        """What occurs together in the prompt file's references."""
+        """What occurs together in the prompt file's references, or in LLaVA's answers."""
         path = self.references_path
         values = [entry.value for entry in read_entries(path)]
-        texts = [value.get("reference") for value in values if isinstance(value, dict)]
-        counts = cooccurrence([t for t in texts if isinstance(t, str)], self.vocabulary.objects)
+        texts = [text for value in values if isinstance(value, dict) for text in _answers(value)]
+        counts = cooccurrence(texts, self.vocabulary.objects)
         if not counts:
             raise DataError(
-                f"No `reference` in {path} names two objects of the vocabulary "
-                f"{self.vocabulary_path}, so what usually occurs together cannot be told. Give "
-                "a vocabulary of the things that the references are about."
+                f"No `reference`, nor an answer in `conversations`, in {path} names two objects of "
+                f"the vocabulary {self.vocabulary_path}, so what usually occurs together cannot be "
+                "told. Give a vocabulary of the things that the references are about."
             )
         return counts
+
+
+def _answers(record: Record) -> list[str]:
+    turns = record.get("conversations")
+    answers = [
+        turn.get("value")
+        for turn in (turns if isinstance(turns, list) else ())
+        if isinstance(turn, dict) and turn.get("from") == "gpt"
+    ]
+    return [text for text in [record.get("reference"), *answers] if isinstance(text, str)]
 
 
 def cooccurrence(answers: Iterable[str], objects: SynonymTable) -> Cooccurrence:

@@ -58,8 +58,8 @@ class Config(ComponentConfig):
     """JSON file with the wordings of objects and attributes: what can be exchanged. The rules need
     it; the policy does not read it."""
     references: Location | None = None
-    """Prompt file whose references tell which objects occur together, such as `data.prompts`. The
-    rules need it; the policy does not read it."""
+    """JSON file, such as `data.prompts`, whose references, or answers in LLaVA's `conversations`,
+    tell which objects occur together. The rules need it; the policy does not read it."""
     num_edits: int = Field(default=2, ge=1)
     """Things said otherwise in a rewrite by rules; fewer where the reference holds fewer."""
     policy_rewrites: PolicyRewriteSettings = PolicyRewriteSettings()

@@ -12,6 +12,7 @@ from csr.annotations import Evidence
 from csr.errors import ConfigError, DataError
 from csr.protocols import SourceTools
 from csr.records import BadRecordError
+from csr.sources._rewrites import Knowledge
 from csr.sources.povid import Config, build, check_prompts
 from csr.types import Prompt, SkipReason
 from tests.trees import POLICY, TableSimilarity, make_prompt, no_progress
@@ -142,6 +143,18 @@ def test_a_prompt_without_reference_is_refused_before_the_run(config: Config) ->
     with pytest.raises(BadRecordError, match="has no reference") as caught:
         check(asked(None), (8, 8))
     assert caught.value.reason is SkipReason.MISSING_REFERENCE
+
+
+def test_llavas_answers_tell_what_occurs_together(config: Config, tmp_path: Path) -> None:
+    turns = [
+        {"from": "human", "value": "A circle and a square?"},
+        {"from": "gpt", "value": "A circle and a ring."},
+    ]
+    path = tmp_path / "llava.json"
+    path.write_text(json.dumps([{"id": "1", "image": "a.png", "conversations": turns}]))
+    assert config.vocabulary is not None
+    together = Knowledge(Path(config.vocabulary), path).together
+    assert together == {("circle", "ring"): 1, ("ring", "circle"): 1}
 
 
 def test_files_that_tell_nothing_are_refused_before_the_run(config: Config, tmp_path: Path) -> None:
