@@ -102,6 +102,11 @@ def close_engines() -> None:
 
 
 def _check_weights(policy: PolicyRef) -> None:
+    if not Path(policy.model_path).is_dir():
+        raise ModelError(
+            f"The policy {policy.name} is not in {policy.model_path} any more. Put it back there: "
+            "a run's records name its models by absolute paths, so a home stays where it began."
+        )
     found = weights_sha256(Path(policy.model_path))
     if found != policy.sha256:
         raise ModelError(

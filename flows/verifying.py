@@ -123,14 +123,19 @@ def _base_model(store: RunStore, run_id: str) -> tuple[int, list[Problem]]:
         return 0, []  # told of already, as an attempt's manifest
     if not policy:
         return 0, []
-    try:
-        found = weights_sha256(Path(policy["model_path"]))
-    except (CSRError, OSError) as error:
-        found, problem = "", f"cannot be read: {error}"
-    else:
-        problem = f"the weights of {policy['model_path']} are not those that the run began with"
+    problem = _weights_problem(Path(policy["model_path"]), policy["sha256"])
     mend = "Put the old files back, or start a new run."
-    return 1, [] if found == policy["sha256"] else [Problem("base model", problem, mend)]
+    return 1, [Problem("base model", problem, mend)] if problem else []
+
+
+def _weights_problem(model: Path, sha256: str) -> str:
+    if not model.is_dir():
+        return f"{model} is not there any more"
+    try:
+        found = weights_sha256(model)
+    except (CSRError, OSError) as error:
+        return f"cannot be read: {error}"
+    return "" if found == sha256 else f"the weights of {model} are not those that the run began with"
 
 
 def _images(store: RunStore, run_id: str) -> tuple[int, list[Problem]]:

@@ -1,6 +1,7 @@
 """`csr verify` names what is damaged, and the run's command makes that anew and no more."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def test_a_healthy_run_has_nothing_wrong(csr: Csr, home: Path) -> None:
         (f"{ATTEMPT}/manifest.json", cut, "mine/01.1", "cannot be read as JSON"),
         ("home/mine/prompts.parquet", flip_a_byte, "prompts", "changed after"),
         ("data/policy/model.safetensors", flip_a_byte, "base model", "are not those"),
+        ("data/policy", shutil.rmtree, "base model", "policy is not there any more"),
         ("data/images/3.png", flip_a_byte, "images", "3.png changed since the run began"),
         ("data/images/4.png", os.unlink, "images", "4.png cannot be read"),
     ],
@@ -105,3 +107,12 @@ def test_the_same_command_makes_the_damaged_part_anew_alone(
     after = finished()
     assert {key for key in before if after[key] != before[key]} == {(1, stage, shard)}
     assert csr("verify", RUN, "--home", home).status == 0
+
+
+def test_a_home_that_was_moved_is_told_as_such(csr: Csr, home: Path, tmp_path: Path) -> None:
+    moved = home.rename(tmp_path / "elsewhere")
+    answer = csr("rerun", f"{RUN}/02", "--home", moved)
+    assert answer.status == 2
+    assert "is not in" in answer.err
+    assert "a home stays where it began" in answer.err
+    assert "Traceback" not in answer.err
