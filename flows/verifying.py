@@ -135,7 +135,9 @@ def _weights_problem(model: Path, sha256: str) -> str:
         found = weights_sha256(model)
     except (CSRError, OSError) as error:
         return f"cannot be read: {error}"
-    return "" if found == sha256 else f"the weights of {model} are not those that the run began with"
+    return (
+        "" if found == sha256 else f"the weights of {model} are not those that the run began with"
+    )
 
 
 def _images(store: RunStore, run_id: str) -> tuple[int, list[Problem]]:

