@@ -1,5 +1,8 @@
 """Finds a component by its module name: the file is the registry.
 
+An installed package adds components of its own by entry points, whose group is the package that
+ours lie in: see docs/components.md.
+
 A component's module offers `Config` and `build(config, ...)`. It may also offer
 `resolved(config)`, the same configuration with everything that a preset decides written
 out. A trainer's `READS` is the table it learns from. A sampler or trainer may offer
@@ -13,8 +16,10 @@ reader of prompts offers stands in `csr/prompt_files.py`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
+from importlib import metadata
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
@@ -23,6 +28,12 @@ from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 from csr.config import ComponentConfig
 from csr.errors import ConfigError
 from flows.validation import NestedFaults, faults_of, suggestion
+
+PACKAGES = (
+    "csr.critics", "csr.evaluation", "csr.readers", "csr.samplers", "csr.sources", "csr.trackers",
+    "csr.trainers", "rewards.similarity",
+)  # fmt: skip
+"""Where ours lie, and the groups of entry points of others."""
 
 
 class Component(BaseModel):
@@ -69,14 +80,20 @@ class Component(BaseModel):
 
 
 def load(package: str, name: str) -> ModuleType:
-    """The module behind a component's name. ConfigError names the known ones."""
-    known = components(package)
-    if name not in known:
-        raise ConfigError(
-            f"There is no component {name!r} in {package}.{suggestion(name, list(known))} "
-            f"Known: {', '.join(known)}."
-        )
-    return known[name]
+    """The module behind a component's name. ConfigError names the known ones.
+
+    Ours come first: no installed package takes the place of one.
+    """
+    known, others = components(package), _others(package)
+    if name in known:
+        return known[name]
+    if name in others:
+        return _load_other(others[name])
+    names = [*known, *sorted(others)]
+    raise ConfigError(
+        f"There is no component {name!r} in {package}.{suggestion(name, names)} "
+        f"Known: {', '.join(names)}."
+    )
 
 
 def components(package: str) -> dict[str, ModuleType]:
@@ -87,6 +104,39 @@ def components(package: str) -> dict[str, ModuleType]:
     files = pkgutil.iter_modules(importlib.import_module(package).__path__)
     modules = {file.name: importlib.import_module(f"{package}.{file.name}") for file in files}
     return {name: modules[name] for name in sorted(modules) if hasattr(modules[name], "build")}
+
+
+@functools.cache
+def _others(package: str) -> dict[str, metadata.EntryPoint]:
+    """Name -> what installed packages other than ours say they add."""
+    return {entry.name: entry for entry in metadata.entry_points(group=package)}
+
+
+@functools.cache
+def component_packages() -> tuple[str, ...]:
+    """The installed packages other than ours that add components."""
+    entries = [entry for package in PACKAGES for entry in _others(package).values()]
+    return tuple(sorted({entry.dist.name for entry in entries if entry.dist}))
+
+
+def _load_other(entry: metadata.EntryPoint) -> ModuleType:
+    """ConfigError where it cannot be imported, or is no component."""
+    owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an installed package"
+    try:
+        module: ModuleType = entry.load()
+    except Exception as error:  # whatever its code raises
+        raise ConfigError(
+            f"The component {entry.name!r} of {owner} cannot be imported "
+            f"({type(error).__name__}: {error}). Mend or update that package."
+        ) from error
+    config = getattr(module, "Config", None)
+    is_settings = isinstance(config, type) and issubclass(config, ComponentConfig)
+    if not is_settings or not hasattr(module, "build"):
+        raise ConfigError(
+            f"{entry.value}, which {owner} calls the component {entry.name!r}, is none: it must "
+            "be a module with `build` and a `Config` derived from csr.config.ComponentConfig."
+        )
+    return module
 
 
 def _settings(package: str, name: str, options: dict[str, Any]) -> ComponentConfig:

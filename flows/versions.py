@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from flows.components import component_packages
 from flows.findings import MEND, Finding, Status
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def installed_version(package: str) -> str | None:
 def package_versions(
     version_of: Callable[[str], str | None] = installed_version,
 ) -> dict[str, str]:
-    """Version of each of `PACKAGES` that is installed."""
-    found = {name: version_of(name) for name in PACKAGES}
+    """Version of each of `PACKAGES` that is installed, and of what adds components to ours."""
+    found = {name: version_of(name) for name in (*PACKAGES, *component_packages())}
     return {name: version for name, version in found.items() if version is not None}
 
 

@@ -17,7 +17,7 @@ from flows.validation import faults_of
 from tests.documents import FENCE, PAGES, ROOT, Block, blocks
 from tests.scripted_run import Csr, Silent, write_recipe
 
-LANGUAGES = {"", "sh", "yaml", "json", "sql", "python", "text", "console", "{toctree}"}
+LANGUAGES = {"", "sh", "yaml", "json", "sql", "python", "toml", "text", "console", "{toctree}"}
 RUNS = ("tiny-534d", "own-data-6ddb")
 SHOWN = [block for page in PAGES for block in blocks(page)] + [
     Block("tables.md", language, text) for _, language, text in FENCE.findall(tables.page())
@@ -101,6 +101,7 @@ def test_python_is_python_of_packages_that_are_there(block: Block) -> None:
     own = {node.id for node in names if isinstance(node.ctx, ast.Store)}
     imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
     own |= {alias.asname or alias.name for each in imports for alias in each.names}
+    own |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     owners = [node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     used = {owner.id for owner in owners if isinstance(owner, ast.Name)} - own
     used |= {each.module or "" for each in imports if isinstance(each, ast.ImportFrom)}
