@@ -55,18 +55,27 @@ def publish_directory(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def replaced_directory(path: Path) -> Iterator[Path]:
-    """A directory to make and fill, which takes the place of `path` when all went well.
+    """A directory to make and fill, which takes the place of `path` when all went well; else what
+    is at `path` stays.
 
     EnvironmentFault where the disk takes no more.
     """
-    shutil.rmtree(path, ignore_errors=True)
-    building = temporary_beside(path)
+    building, old = temporary_beside(path), temporary_beside(path)
     try:
         with write_errors(path):
             yield building
-        publish_directory(building, path)
+        with disk_errors(path):
+            if path.exists():
+                os.rename(path, old)
+        try:
+            publish_directory(building, path)
+        except BaseException:
+            if old.exists():
+                os.rename(old, path)
+            raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def temporary_beside(path: Path) -> Path:

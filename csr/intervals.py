@@ -11,6 +11,7 @@ image is not independent (POPE asks eighteen questions about each).
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from csr.outcomes import Outcome, by_metric
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 2000
+_ROUNDING = 1e-12
 _CHUNK_CELLS = 2_000_000
 """Cells of a batch of resamples: bounds memory where there are many images."""
 
@@ -33,6 +35,7 @@ class Interval:
 
     low: float
     high: float
+    standard_error: float
     method: IntervalMethod
 
 
@@ -125,12 +128,12 @@ def _interval(figure: _Figure) -> Interval | None:
 
         share = binomtest(int(figure.top.sum()), figure.num_images)
         low, high = share.proportion_ci(CONFIDENCE, method="wilson")
-        return Interval(low=float(low), high=float(high), method="wilson")
-    bounds = _bca(figure.num_images, figure.value)
-    return Interval(low=bounds[0], high=bounds[1], method="bca") if bounds else None
+        error = math.sqrt(share.statistic * (1 - share.statistic) / figure.num_images)
+        return Interval(low=float(low), high=float(high), standard_error=error, method="wilson")
+    return _bca(figure.num_images, figure.value)
 
 
-def _bca(num_images: int, value: Any) -> tuple[float, float] | None:
+def _bca(num_images: int, value: Any) -> Interval | None:
     """The bootstrap interval of `value(rows)`; None where no resample differs."""
     import numpy as np
     from scipy.stats import DegenerateDataWarning, bootstrap
@@ -150,7 +153,11 @@ def _bca(num_images: int, value: Any) -> tuple[float, float] | None:
             rng=np.random.default_rng(0),
         )
     low, high = (float(bound) for bound in done.confidence_interval)
-    return (low, high) if np.isfinite([low, high]).all() else None
+    error = float(done.standard_error)
+    # Sums in another order differ in their last digits, where nothing else does.
+    if not np.isfinite([low, high]).all() or error <= _ROUNDING:
+        return None
+    return Interval(low=low, high=high, standard_error=error, method="bca")
 
 
 def _paired(name: str, before: Sequence[Outcome], after: Sequence[Outcome]) -> PairedTest:
@@ -168,8 +175,8 @@ def _paired(name: str, before: Sequence[Outcome], after: Sequence[Outcome]) -> P
         before=old.whole(),
         after=new.whole(),
         difference=new.whole() - old.whole(),
-        ci_low=bounds[0] if bounds else None,
-        ci_high=bounds[1] if bounds else None,
+        ci_low=bounds.low if bounds else None,
+        ci_high=bounds.high if bounds else None,
         p_value=p_value,
         method="mcnemar" if exact else "permutation",
         mcnemar_p_value=mcnemar,

@@ -19,7 +19,7 @@ from flows.choices import BenchmarkChoice
 from flows.conditions import conditions_of
 from flows.context import IterationContext, StageOutcome, run_stage
 from flows.inputs import component_inputs, prompt_inputs
-from flows.metric_names import CI_HIGH, CI_LOW
+from flows.metric_names import CI_HIGH, CI_LOW, STANDARD_ERROR
 from flows.progress import stage_progress
 from storage.atomic import write_json
 from storage.attempt import AttemptDir
@@ -124,11 +124,12 @@ def _write_others(
 
 
 def interval_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """`<figure>_ci_low` and `<figure>_ci_high` of every figure that has an interval."""
+    """`<figure>_ci_low`, `<figure>_ci_high` and `<figure>_se` of each that has an interval."""
     metrics: dict[str, float] = {}
     for name, interval in confidence_intervals(outcomes).items():
         metrics[f"{name}{CI_LOW}"] = interval.low
         metrics[f"{name}{CI_HIGH}"] = interval.high
+        metrics[f"{name}{STANDARD_ERROR}"] = interval.standard_error
     return metrics
 
 

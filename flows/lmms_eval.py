@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -37,8 +38,15 @@ _FIND = (
     "import importlib.metadata as m, importlib.util as u; "
     "print(m.version('lmms_eval') if u.find_spec('lmms_eval') else '')"
 )
-_WITHHELD = re.compile(r"TOKEN|SECRET|PASSWORD|API_KEY|^PREFECT_|^PYTHON|^VIRTUAL_ENV$|^CSR_")
-"""Variables that the other environment does not get."""
+_HANDED_ON = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|TERM|TMPDIR|TZ|LANG|LC_.+|XDG_.+|LD_LIBRARY_PATH|"
+    r"(CUDA|NVIDIA|NCCL|ROCR|HIP|OMP|MKL)_.+|VLLM_(?!API_KEY).+|"
+    r"HF_(HOME|HUB_CACHE|DATASETS_CACHE|ENDPOINT|HUB_OFFLINE|DATASETS_OFFLINE)|LMMS_EVAL_HOME|"
+    r"SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(https?|no|HTTPS?|NO)_(proxy|PROXY)"
+)
+"""The variables that the other environment gets: where things are, and no secret."""
+_NO_TOKEN = {"HF_TOKEN_PATH": os.devnull, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+"""The one of `huggingface-cli login` lies in a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +82,10 @@ def evaluate(request: LmmsRequest) -> Json:
     """
     attempt = named_iteration(open_store(request.home), request.target)
     model_path = policy_path(attempt) if attempt else os.path.abspath(request.target)
-    folder = _folder(request, attempt)
-    version = _version(request.python)
-    command = _command(request, model_path)
+    python = _interpreter(request.python)
+    command = _command(request, python, model_path)
+    folder = _folder(request, attempt, command)
+    version = _version(python)
     logger.info("lmms-eval %s: %s", version, " ".join(command[1:]))
     started_at, started = utc_now(), time.monotonic()
     with TemporaryDirectory(prefix="csr-lmms-") as temporary:
@@ -109,10 +118,11 @@ def stored(attempt: AttemptDir) -> list[Json]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
-def _folder(request: LmmsRequest, attempt: AttemptDir | None) -> Path:
+def _folder(request: LmmsRequest, attempt: AttemptDir | None, command: Sequence[str]) -> Path:
+    """Within an attempt, of this command alone: one for a few samples replaces no whole one."""
     if attempt is not None:
         name = re.sub(r"[^a-z0-9_]+", "-", request.tasks.lower()).strip("-")
-        return attempt.evaluation / "lmms_eval" / name
+        return attempt.evaluation / "lmms_eval" / f"{name}-{fingerprint(command=command[1:])[:8]}"
     if not Path(request.target).is_dir():
         raise ConfigError(
             f"{request.target} is neither an iteration in {request.home} nor a directory. Name one "
@@ -128,8 +138,19 @@ def _folder(request: LmmsRequest, attempt: AttemptDir | None) -> Path:
     return request.output
 
 
-def _version(python: Path) -> str:
-    command = [str(python), "-c", _FIND]
+def _interpreter(python: Path) -> str:
+    """Its absolute path. Links stay, since an environment's interpreter is often one."""
+    found = shutil.which(str(python.expanduser()))
+    if found is None:
+        raise ConfigError(
+            f"{python} cannot be run: there is no such program. --python names the interpreter of "
+            "the environment that has lmms-eval, such as /path/to/venv/bin/python."
+        )
+    return os.path.abspath(found)
+
+
+def _version(python: str) -> str:
+    command = [python, "-c", _FIND]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=120, env=_variables()
@@ -149,8 +170,10 @@ def _version(python: Path) -> str:
     return version
 
 
-def _command(request: LmmsRequest, model_path: str) -> list[str]:
+def _command(request: LmmsRequest, python: str, model_path: str) -> list[str]:
     """Without its own flag --trust_remote_code, and with that of the model off."""
+    if not request.tasks.strip(" ,"):
+        raise ConfigError("--tasks names no task. Give lmms-eval's names, such as pope,amber_g.")
     arguments = [f"{_path_argument(request.model)}={model_path}", *request.model_args]
     for argument in arguments:
         if "," in argument or argument.count("=") != 1:
@@ -166,7 +189,7 @@ def _command(request: LmmsRequest, model_path: str) -> list[str]:
     options = ["--model", request.model, "--model_args", given, "--tasks", request.tasks]
     options += ["--batch_size", str(request.batch_size)]
     options += ["--limit", str(request.limit)] if request.limit is not None else []
-    return [str(request.python), "-m", "lmms_eval", *options]
+    return [python, "-m", "lmms_eval", *options]
 
 
 def _path_argument(model: str) -> str:
@@ -213,7 +236,8 @@ def _group(
 
 
 def _variables() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not _WITHHELD.search(name)}
+    kept = {name: value for name, value in os.environ.items() if _HANDED_ON.fullmatch(name)}
+    return kept | _NO_TOKEN
 
 
 def _tail(log: Path) -> str:

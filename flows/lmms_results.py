@@ -100,10 +100,10 @@ def _task(document: Json, task: str) -> Json:
         if not filter_name or "_stderr" in metric:
             continue
         reason = _LEFT_OUT.get(metric) or _unusable(value)
-        if reason:
-            left_out[metric] = reason
-            continue
         name = metric if filter_name == "none" else f"{metric},{filter_name}"
+        if reason:
+            left_out[name] = reason
+            continue
         stderr = values.get(f"{metric}_stderr,{filter_name}")
         figures[name] = {
             "value": float(value),
@@ -123,9 +123,13 @@ def _task(document: Json, task: str) -> Json:
 
 def _unusable(value: Any) -> str:
     """Why it is no figure; empty where it is one."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return f"its value is {shown(value)}"
-    return ""
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        finite = False
+    return "" if finite else f"its value is {shown(value)}"
 
 
 def _cautions(document: Json, task: str) -> list[str]:

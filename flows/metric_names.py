@@ -19,8 +19,8 @@ class Metric:
     plotted: bool = True
 
 
-CI_LOW, CI_HIGH = "_ci_low", "_ci_high"
-"""Behind a figure's name: the bounds of its 95 % interval."""
+CI_LOW, CI_HIGH, STANDARD_ERROR = "_ci_low", "_ci_high", "_se"
+"""Behind a figure's name: the bounds of its 95 % interval, and its standard error."""
 
 HEADLINE_GROUP = "Hallucination, recall and length"
 
@@ -83,7 +83,7 @@ TESTED_METRICS = tuple(
 
 def is_companion(name: str) -> bool:
     """Whether it only says how far another figure may lie from the true one."""
-    return name.endswith(("_se", CI_LOW, CI_HIGH))
+    return name.endswith((STANDARD_ERROR, CI_LOW, CI_HIGH))
 
 
 DISTRIBUTIONS = {

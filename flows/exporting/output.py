@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from csr.errors import ConfigError
-from csr.files import (
-    disk_errors,
-    file_sha256,
-    publish_directory,
-    temporary_beside,
-    write_errors,
-)  # fmt: skip
+from csr.files import disk_errors, file_sha256, replaced_directory
 from csr.protocols import Json
 from storage.atomic import write_json
 
@@ -26,26 +18,25 @@ RECORD = "csr_export.json"
 def checked_output(
     output: Path, *, overwrite: bool, closed: Iterable[Path], read: Iterable[Path]
 ) -> Path:
-    """The absolute folder to make. ConfigError where something there would be lost.
+    """The folder to make, behind any links. ConfigError where something there would be lost.
 
     Nothing may be put into the folders `closed`, and the output may hold none of the files and
     folders that the export reads.
     """
-    path = output.expanduser().absolute()
-    resolved = path.resolve()
+    path = output.expanduser().resolve()
     shut = [each.resolve() for each in closed]
     for each in shut:
-        if resolved.is_relative_to(each):
+        if path.is_relative_to(each):
             raise ConfigError(
                 f"--output {path} lies in {each}, which holds what is exported. Choose a folder "
                 "elsewhere."
             )
     for each in (*shut, *(source.resolve() for source in read)):
-        if each.is_relative_to(resolved):
+        if each.is_relative_to(path):
             raise ConfigError(
                 f"--output {path} holds {each}, which the export reads. Choose a folder of its own."
             )
-    if Path.cwd().is_relative_to(resolved) or resolved.is_mount():
+    if Path.cwd().is_relative_to(path) or path.is_mount():
         raise ConfigError(
             f"--output {path} is a mount point or the folder that the command runs in, and cannot "
             "appear all at once. Give a new folder inside it."
@@ -63,23 +54,10 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     EnvironmentFault where the disk takes no more.
     """
-    building, old = temporary_beside(path), temporary_beside(path)
-    try:
-        with write_errors(path):
-            with disk_errors(path):
-                building.mkdir(parents=True)
-            yield building
-            if path.exists():
-                os.rename(path, old)
-            try:
-                publish_directory(building, path)
-            except BaseException:
-                if old.exists():
-                    os.rename(old, path)
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    with replaced_directory(path) as building:
+        with disk_errors(path):
+            building.mkdir(parents=True)
+        yield building
 
 
 def write_record(folder: Path, facts: Json) -> None:

@@ -59,8 +59,6 @@ def test_corpus_figures_are_micro_averages() -> None:
     assert metrics["chair_s"] == 2 / 4  # the empty caption stays in the denominator
     assert metrics["chair_i"] == 3 / 8  # the mean of ratios would be (.5 + 0 + 1/3) / 3
     assert metrics["recall"] == 4 / 8
-    assert metrics["chair_s_se"] == pytest.approx(math.sqrt(0.5 * 0.5 / 4))
-    assert 0 < metrics["chair_i_se"] < 0.4
     assert metrics["num_object_mentions"] == 8
     assert metrics["num_hallucinated_mentions"] == 3
 

@@ -61,6 +61,21 @@ def test_an_output_that_would_swallow_or_enter_an_input_is_refused(
     assert checked(images / "out") == images / "out"
 
 
+def test_behind_a_link_the_folder_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    (real / RECORD).write_text("old")
+    link.symlink_to(real)
+    out = checked_output(link, overwrite=True, closed=[], read=[])
+    with new_folder(out) as building:
+        (building / "new").touch()
+    assert [path.name for path in real.iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "later")
+    assert checked_output(dangling, overwrite=False, closed=[], read=[]) == tmp_path / "later"
+
+
 def test_what_fails_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -32,6 +32,7 @@ def test_a_share_of_images_has_wilsons_interval() -> None:
     assert interval.method == "wilson"
     assert interval.low == pytest.approx(0.0567, abs=1e-4)
     assert interval.high == pytest.approx(0.5098, abs=1e-4)
+    assert interval.standard_error == pytest.approx(math.sqrt(0.2 * 0.8 / 10))
 
 
 def test_no_hallucination_in_few_images_is_not_certainty() -> None:
@@ -47,6 +48,7 @@ def test_a_ratio_is_resampled_by_image() -> None:
     assert clustered.method == "bca"
     assert clustered.high - clustered.low == pytest.approx(2 * half, rel=0.12)
     assert clustered.low < 0.3 < clustered.high
+    assert clustered.standard_error == pytest.approx(half / 1.96, rel=0.1)
 
 
 def test_questions_about_one_image_go_together() -> None:
@@ -86,6 +88,15 @@ def test_one_image_has_no_interval() -> None:
 
 def test_nothing_counted_has_no_interval() -> None:
     assert confidence_intervals(ratios([(0, 0), (0, 0), (0, 0)])) == {}
+
+
+@pytest.mark.parametrize("bottom", [4, 5, 7])
+def test_ratios_that_are_all_alike_have_none(bottom: int) -> None:
+    """Whatever their rounding."""
+    assert confidence_intervals(ratios([(1, bottom)] * 6)) == {}
+    alike = ratios([(1, bottom)] * 6)
+    more = ratios([(2, bottom)] * 6)
+    assert paired_tests(alike, more)[0].ci_low is None
 
 
 def test_intervals_repeat() -> None:

@@ -1,7 +1,6 @@
 """`csr lmms-eval`: another process in another environment, and what is taken over from it."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,11 @@ def ask(csr: Csr, folder: Path, target: object, *arguments: object, tasks: str =
 def test_an_iterations_policy_is_evaluated_and_the_figures_are_kept(
     csr: Csr, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(os.environ, "HF_TOKEN", "hf_secret")
-    monkeypatch.setitem(os.environ, "PYTHONPATH", "/nowhere")
+    for name in ("HF_TOKEN", "hf_token", "AWS_ACCESS_KEY_ID", "DB_PASSWD", "VLLM_API_KEY"):
+        monkeypatch.setenv(name, "hf_secret")
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    (folder / "token").write_text("hf_secret")
+    monkeypatch.setenv("HF_HOME", str(folder))
     answer = ask(csr, folder, f"{RUN}/01", "--json")
     assert answer.status == 0, answer.err
     shape = answer.json()
@@ -53,7 +55,9 @@ def test_an_iterations_policy_is_evaluated_and_the_figures_are_kept(
     assert pope["wording"]["post_prompt"].startswith("\nAnswer")
     assert (pope["num_samples"], shape["lmms_eval"]) == (9000, "0.7.3")
     kept = Path(shape["folder"])
-    assert kept == folder / f"home/{RUN}/iterations/01/attempts/1/evaluation/lmms_eval/pope-amber_g"
+    attempt = folder / f"home/{RUN}/iterations/01/attempts/1"
+    assert kept.parent == attempt / "evaluation/lmms_eval"
+    assert kept.name.startswith("pope-amber_g-")
     assert json.loads((kept / "results.json").read_text())["offline"] == "1"
     assert "hf_secret" not in (kept / "log.txt").read_text()
     assert "trust_remote_code=False" in " ".join(shape["command"])
@@ -64,6 +68,26 @@ def test_an_iterations_policy_is_evaluated_and_the_figures_are_kept(
     told = csr("show", f"{RUN}/01", "--home", folder / "home").out
     assert "lmms_eval.pope.pope_accuracy" in told
     assert csr("verify", RUN, "--home", folder / "home").status == 0
+
+
+def test_a_try_with_a_few_samples_replaces_no_whole_result(csr: Csr, folder: Path) -> None:
+    whole = ask(csr, folder, f"{RUN}/01", "--json").json()
+    few = ask(csr, folder, f"{RUN}/01", "--limit", 5, "--json").json()
+    assert few["folder"] != whole["folder"]
+    assert Path(whole["folder"], "figures.json").exists()
+    again = ask(csr, folder, f"{RUN}/01", "--json").json()
+    assert again["folder"] == whole["folder"]
+
+
+@pytest.mark.parametrize("python", ["venv/bin/python", "./venv/bin/python", "~/venv/bin/python"])
+def test_the_interpreter_may_be_named_from_here(
+    csr: Csr, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    options = ("--tasks", "pope", "--output", tmp_path / "results", "--home", "home")
+    answer = csr("lmms-eval", "model", "--python", python, *options)
+    assert answer.status == 0, answer.err
 
 
 def test_its_known_faults_are_not_taken_over(csr: Csr, folder: Path) -> None:
@@ -122,7 +146,7 @@ def test_a_task_that_takes_too_long_is_ended(csr: Csr, folder: Path, tmp_path: P
     ("arguments", "message"),
     [
         (("--python", "bare/bin/python"), "has no lmms-eval"),
-        (("--python", "none/bin/python"), "cannot be run"),
+        (("--python", "none/bin/python"), "there is no such program"),
         (("--model-arg", "dtype=float16,device=cpu"), "parts its model's arguments at ','"),
         (("--model-arg", "trust_remote_code=True"), "would run code from the model's directory"),
     ],
@@ -137,6 +161,12 @@ def test_mistakes_are_explained(
     answer = csr("lmms-eval", folder / "model", *target, *python, *given)
     assert (answer.status, answer.out) == (2, "")
     assert message in answer.err
+
+
+def test_no_task_is_explained(csr: Csr, folder: Path) -> None:
+    answer = ask(csr, folder, f"{RUN}/01", tasks=" ,")
+    assert (answer.status, answer.out) == (2, "")
+    assert "--tasks names no task" in answer.err
 
 
 def test_what_is_neither_an_iteration_nor_a_directory_is_explained(csr: Csr, folder: Path) -> None:

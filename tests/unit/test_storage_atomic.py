@@ -152,6 +152,10 @@ def test_a_directory_that_cannot_be_filled_does_not_appear(tmp_path, error, rais
         (building / "model").write_text("whole")
     assert (path / "model").read_text() == "whole"
     assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(raised, match=message):
+        fail()
+    assert (path / "model").read_text() == "whole"  # until another is complete
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_short_lock_keeps_counts_right_between_threads(tmp_path):
