@@ -23,6 +23,8 @@ MAX_TEXT_CHARACTERS = 8192
 """Characters of one text. The policy's context is 2,048 to 4,096 tokens; a longer text
 is a mistake in the file."""
 
+_GZIP = b"\x1f\x8b"
+
 IMAGE_MARKER = "<image>"
 
 Record = dict[str, Any]
@@ -97,6 +99,8 @@ def read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist. Check its path.") from error
     except UnicodeDecodeError as error:
+        if error.object.startswith(_GZIP):
+            raise DataError(f"{path} is compressed by gzip. Unpack it first.") from error
         raise DataError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8 JSON.") from error
     except OSError as error:
         raise DataError(

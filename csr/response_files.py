@@ -4,17 +4,16 @@ for us.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from csr.errors import DataError, shown
 from csr.protocols import Json
-from csr.records import Entry, read_entries, read_text
+from csr.records import Entry, parse_json, read_entries, read_text
 from csr.truthfulness import FalseMention
 from csr.types import FinishReason, GeneratedResponse
 
@@ -68,10 +67,11 @@ def read_responses(path: Path, fields: tuple[str, str], prompt_ids: Sequence[str
     twice, or where no record answers a prompt.
     """
     known = _by_id(prompt_ids)
+    id_field, text_field = fields
     texts: dict[str, str] = {}
     num_unknown = 0
     for entry in _entries(path):
-        record, (id_field, text_field) = entry.record(), fields
+        record = entry.record()
         given, text = record.get(id_field), record.get(text_field)
         if type(given) not in (int, str) or not isinstance(text, str):
             raise DataError(
@@ -103,12 +103,12 @@ def _entries(path: Path) -> list[Entry]:
     """Of a list, of lines, or of the object under whose `imgToEval` CHAIR's code wants captions."""
     text = read_text(path)
     if text.lstrip().startswith("{") and '"imgToEval"' in text:
-        with suppress(ValueError, RecursionError):
-            document = json.loads(text)
-            values = document.get("imgToEval")
-            if isinstance(values, dict):
-                named = values.items()
-                return [Entry(n, f"{path}, {shown(k)}", v) for n, (k, v) in enumerate(named, 1)]
+        document: Any = None
+        with suppress(DataError):
+            document = parse_json(text, str(path))
+        if isinstance(document, dict) and "imgToEval" in document:
+            named = Entry(1, f"{path}, imgToEval", document["imgToEval"]).record().items()
+            return [Entry(n, f"{path}, {shown(k)}", v) for n, (k, v) in enumerate(named, 1)]
     return read_entries(path)
 
 

@@ -241,12 +241,12 @@ def resolve_paths(recipe: Recipe) -> Recipe:
     """The recipe with every existing path made absolute: a resumed run may start elsewhere."""
 
     def component(choice: Any) -> Any:
-        return choice and choice.with_settings(_absolute(choice.settings))
+        return choice and choice.with_settings(absolute_paths(choice.settings))
 
     return recipe.model_copy(
         update={
-            "data": _absolute(recipe.data),
-            "policy": _absolute(recipe.policy),
+            "data": absolute_paths(recipe.data),
+            "policy": absolute_paths(recipe.policy),
             **{name: component(getattr(recipe, name)) for name in COMPONENT_FIELDS},
             "evaluation": tuple(component(choice) for choice in recipe.evaluation),
             "per_iteration": {
@@ -273,7 +273,8 @@ def run_id_of(recipe: Recipe) -> str:
     return f"{recipe.name}-{recipe_sha256(recipe)[:4]}"
 
 
-def _absolute(settings: C) -> C:
+def absolute_paths(settings: C) -> C:
+    """With every location that exists as an absolute path; `~` is the user's home."""
     found = {name: _existing(name, value) for name, value in locations(settings).items()}
     return settings.model_copy(update={name: path for name, path in found.items() if path})
 

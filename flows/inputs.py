@@ -18,7 +18,10 @@ from csr.types import Prompt
 from flows.components import Component
 from storage.attempt import AttemptDir
 
-_MODEL_SUFFIXES = (".json", ".safetensors")
+IMAGE_FOLDERS = ("images",)
+"""Settings that name one."""
+_READ_SUFFIXES = (".json", ".jsonl", ".txt", ".safetensors")
+"""What models and benchmarks read in a folder."""
 
 
 def prompt_inputs(prompts: Sequence[Prompt]) -> list[list[str]]:
@@ -27,16 +30,19 @@ def prompt_inputs(prompts: Sequence[Prompt]) -> list[list[str]]:
 
 
 def component_inputs(component: Component | None) -> Json | None:
-    """A component's settings, with every file or model directory as the digest of its content.
-
-    Of other directories, such as image folders, nothing counts here: what is read from
-    them is an input of its own.
+    """A component's settings, with every file, and every folder of a model or of annotations, as
+    the digest of its content. Folders of images are left out: what is read there is an input of
+    its own.
     """
     if component is None:
         return None
-    named = {name: Path(value) for name, value in locations(component.settings).items()}
-    digests = {name: _digest(path) for name, path in named.items() if path.exists()}
-    return component.model_dump(mode="json") | digests
+    settings = component.model_dump(mode="json")
+    for name, value in locations(component.settings).items():
+        if name in IMAGE_FOLDERS:
+            del settings[name]
+        elif (path := Path(value)).exists():
+            settings[name] = _digest(path)
+    return settings
 
 
 def table_inputs(attempt: AttemptDir, stage: str, table: str) -> list[str]:
@@ -47,20 +53,18 @@ def table_inputs(attempt: AttemptDir, stage: str, table: str) -> list[str]:
 
 
 def _digest(path: Path) -> str:
-    files = [path] if path.is_file() else _model_files(path)
+    if path.is_file():
+        return _sha256_of(path)
     digest = hashlib.sha256()
-    for file in files:
-        facts = file.stat()
-        digest.update(_cached_sha256(file, facts.st_mtime_ns, facts.st_size).encode())
+    for file in sorted(path.iterdir()):
+        if file.suffix in _READ_SUFFIXES and file.is_file():
+            digest.update(f"{file.name} {_sha256_of(file)}\n".encode())
     return digest.hexdigest()
 
 
-def _model_files(directory: Path) -> list[Path]:
-    return [
-        file
-        for file in sorted(directory.iterdir())
-        if file.suffix in _MODEL_SUFFIXES and file.is_file()
-    ]
+def _sha256_of(file: Path) -> str:
+    facts = file.stat()
+    return _cached_sha256(file, facts.st_mtime_ns, facts.st_size)
 
 
 @lru_cache(maxsize=1024)

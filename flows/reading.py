@@ -42,6 +42,13 @@ def check_settings(files: PromptFiles) -> None:
                     f"data.instruction is asked of every image, so that data.columns.{name} would "
                     "have no effect. Leave one of them out."
                 )
+    if files.columns is not None and files.columns.conversations is not None:
+        for name in ("input", "reference"):
+            if getattr(files.columns, name) is not None:
+                raise ConfigError(
+                    f"data.columns.conversations holds questions and answers, so that "
+                    f"data.columns.{name} would have no effect. Leave one of them out."
+                )
     if files.format is not None:
         _refuse_unused(files, load(PACKAGE, files.format))
 

@@ -18,6 +18,7 @@ from csr.protocols import Json
 from csr.response_files import ReadsResponses, read_responses
 from flows.benchmarks import interval_metrics
 from flows.choices import BenchmarkChoice
+from flows.config import absolute_paths
 from flows.inputs import component_inputs
 from flows.metric_names import CI_HIGH, CI_LOW, is_companion
 from flows.recipe_file import apply_override, read_document
@@ -109,7 +110,8 @@ def _choice(request: ScoreRequest) -> BenchmarkChoice:
         document = _of_recipe(request.recipe, request.benchmark)
     for setting in request.settings:
         apply_override(document, setting)
-    return validate(BenchmarkChoice, {**document, "name": request.benchmark}, request.benchmark)
+    choice = validate(BenchmarkChoice, {**document, "name": request.benchmark}, request.benchmark)
+    return choice.with_settings(absolute_paths(choice.settings))
 
 
 def _of_recipe(recipe: Path, benchmark: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ all tasks: 1 to 1,004 ask for descriptions, the rest yes or no.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from csr.errors import DataError, shown
 from csr.evaluation._answers import LABELS
-from csr.records import Record, read_entries, read_text, text_field
+from csr.records import Entry, Record, parse_json, read_entries, read_text, text_field
 
 GENERATIVE = "generative"
 KINDS = {
@@ -84,14 +83,16 @@ def read_queries(path: Path) -> list[Record]:
 
 def _annotations(path: Path) -> list[Record]:
     records = []
+    seen: set[int] = set()
     for entry in read_entries(path):
         record = entry.record()
-        kind, truth = record.get("type"), record.get("truth")
-        if type(record.get("id")) is not int or not isinstance(kind, str):
+        number, kind, truth = record.get("id"), record.get("type"), record.get("truth")
+        if type(number) is not int or number in seen or not isinstance(kind, str):
             raise DataError(
-                f"{entry.where}: it needs a number under 'id' and a text under 'type'. Fetch "
-                "annotations.json again."
+                f"{entry.where}: it needs a number of its own under 'id' and a text under 'type'. "
+                "Fetch annotations.json again."
             )
+        seen.add(number)
         if kind == GENERATIVE:
             fine = all(_are_words(record.get(key)) for key in ("truth", "hallu"))
         else:
@@ -106,11 +107,8 @@ def _annotations(path: Path) -> list[Record]:
 
 
 def _associations(path: Path) -> dict[str, list[str]]:
-    try:
-        document = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}). Fetch it again.") from None
-    if not isinstance(document, dict) or not all(map(_are_words, document.values())):
+    document = Entry(1, str(path), parse_json(read_text(path), str(path))).record()
+    if not all(map(_are_words, document.values())):
         raise DataError(f'{path} must map objects to lists of words, {{"dog": ["puppy"]}}.')
     return document
 
@@ -126,10 +124,10 @@ def _counters(path: Path) -> dict[str, float]:
             start = float(value)
         except ValueError:
             start = math.nan
-        if not equals or not math.isfinite(start) or start < 0:
+        if not equals or not math.isfinite(start) or start < 0 or name in counters:
             raise DataError(
                 f"{path}, line {number}: {shown(line)} is not of the form name=number, like "
-                "chair_num=0.001. Fetch the file again."
+                "chair_num=0.001, each name once. Fetch the file again."
             )
         counters[name] = start
     return counters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,30 +45,50 @@ def read_image_ids(path: Path) -> list[str]:
 def keep_listed(items: Sequence[T], image_of: Callable[[T], str], path: Path | None) -> list[T]:
     """The items whose image is listed in the file at `path`, in their own order; None keeps all.
 
-    An image is named by its file's name, with or without its ending, or as COCO does by the
-    number at the name's end. DataError where a listed image has no item.
+    An image is named by its path or, where only one folder has it, by its file's name; with or
+    without its ending, or as COCO does by the number at the name's end. DataError where a listed
+    image has no item, or may be several.
     """
     if path is None:
         return list(items)
     listed = read_image_ids(path)
-    wanted = set(listed)
     kept = [(item, _canonical(image_of(item))) for item in items]
-    missing = wanted - {name for _, name in kept}
+    by_name: dict[str, set[str]] = {}
+    for _, image in kept:
+        for name in (image, image.rpartition("/")[2]):
+            by_name.setdefault(name, set()).add(image)
+    named = {name: _meant(name, by_name.get(name, set()), path) for name in listed}
+    missing = [name for name in listed if named[name] is None]
     if missing:
-        first = next(name for name in listed if name in missing)
         raise DataError(
             f"{path} lists {len(missing)} of {len(listed)} images that are not there, "
-            f"such as {shown(first)}. Take the list that belongs to these files."
+            f"such as {shown(missing[0])}. Take the list that belongs to these files."
         )
+    wanted = set(named.values())
     return [item for item, name in kept if name in wanted]
+
+
+def _meant(listed: str, images: Collection[str], path: Path) -> str | None:
+    """Of the images in any folder that have the listed name; None where there is none."""
+    if listed in images or not images:
+        return listed if images else None
+    first, *others = sorted(images)
+    if others:
+        raise DataError(
+            f"{path}: {shown(listed)} may be {shown(first)} or {shown(others[0])}. Write its "
+            "folder too."
+        )
+    return first
 
 
 def _canonical(name: str) -> str:
     """`COCO_val2014_000000000139.jpg`, `000000000139` and `139` are the same image."""
-    stem = Path(name.strip()).stem if Path(name).suffix.lower() in _SUFFIXES else name.strip()
+    folder, slash, file = name.strip().rpartition("/")
+    stem = Path(file).stem if Path(file).suffix.lower() in _SUFFIXES else file
     number = _TRAILING_NUMBER.search(stem)
-    is_coco = number is not None and (stem.startswith("COCO_") or number[1] == stem)
-    return str(int(number[1])) if is_coco and number else stem
+    if number is not None and (stem.startswith("COCO_") or number[1] == stem):
+        stem = number[1].lstrip("0") or "0"
+    return f"{folder}{slash}{stem}"
 
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")

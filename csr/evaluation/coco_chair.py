@@ -208,7 +208,7 @@ class CocoChairBenchmark(SelectiveBenchmark):
 def _listed_ids(path: str | None) -> list[int] | None:
     if path is None:
         return None
-    names = read_image_ids(Path(path))
+    names = [name.rpartition("/")[2] for name in read_image_ids(Path(path))]
     wrong = [name for name in names if not name.isdecimal()]
     if wrong:
         raise DataError(

@@ -116,6 +116,8 @@ def _load(row: Row) -> bytes | str | None:
     """Bytes before a path, as the datasets library writes both."""
     try:
         value = row.load_image().as_py()
+    except DataError:
+        raise
     except (ValueError, OSError, pa.ArrowException) as error:
         raise DataError(
             f"image {row.where} cannot be read ({error}). Fetch the data again, or remove it."

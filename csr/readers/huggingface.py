@@ -82,6 +82,11 @@ def _from_hub(files: PromptFiles) -> Any:
             f"data.split would have no effect on a hub id. Write {files.prompts.split('@')[0]}"
             f"@{files.split}."
         )
+    if Path(found["name"]).exists():  # the library would take it for the hub's, unasked
+        raise ConfigError(
+            f"data.prompts: {found['name']} is also a folder here, and which of the two is meant "
+            "is unclear. Write the folder's path without hf:, or start csr in another folder."
+        )
     return _loaded(found["name"], found["config"], found["split"] or DEFAULT_SPLIT, files.prompts)
 
 

@@ -33,6 +33,9 @@ _IMAGES_AT_ONCE = 16
 _ROWS_AT_ONCE = 4096
 _BUFFER_BYTES = 2**20
 """Of a column that is read page by page."""
+_MAX_INFLATED_BYTES, _MAX_INFLATION = 2**28, 100
+"""A row group whose images unpack to more than both, in bytes and in times what they take in the
+file, is no set of images: those are compressed already."""
 
 
 def recognises(prompts: str) -> bool:
@@ -128,12 +131,14 @@ class _ImageCells:
 
 def _image_batches(path: Path, column: str) -> Iterator[tuple[int, pa.Array | None]]:
     """Number of rows and their images; None in place of a row group that would unpack to more
-    bytes than its images may have.
+    bytes than its images may have, or to very many from very few.
     """
     with _opened(path) as file:
         for group in range(file.num_row_groups):
             facts = file.metadata.row_group(group)
-            if _unpacked_bytes(facts, column) > MAX_IMAGE_BYTES * facts.num_rows:
+            stored, unpacked = _bytes_of(facts, column)
+            is_bomb = unpacked > max(_MAX_INFLATED_BYTES, _MAX_INFLATION * stored)
+            if unpacked > MAX_IMAGE_BYTES * facts.num_rows or is_bomb:
                 yield facts.num_rows, None
                 continue
             for batch in file.iter_batches(
@@ -142,10 +147,12 @@ def _image_batches(path: Path, column: str) -> Iterator[tuple[int, pa.Array | No
                 yield batch.num_rows, batch.column(0)
 
 
-def _unpacked_bytes(row_group: Any, column: str) -> int:
+def _bytes_of(row_group: Any, column: str) -> tuple[int, int]:
+    """Of a column in the file, and unpacked."""
     parts = [row_group.column(i) for i in range(row_group.num_columns)]
-    named = [part for part in parts if part.path_in_schema.split(".")[0] == column]
-    return sum(part.total_uncompressed_size for part in named)
+    named = [part for part in parts if f"{part.path_in_schema}.".startswith(f"{column}.")]
+    stored = sum(part.total_compressed_size for part in named)
+    return stored, sum(part.total_uncompressed_size for part in named)
 
 
 def _schema(path: Path) -> pa.Schema:

@@ -35,6 +35,7 @@ SUFFIXES = (".tar",)
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif")
 MAX_TEXT_BYTES = 2**20
 """Bytes of one sample's JSON or text."""
+_BLOCK_BYTES = 2**20
 _MAGIC, _MAGIC_AT = b"ustar", 257
 _FIELDS = ("id", "input", "reference", "dataset")
 
@@ -148,8 +149,9 @@ class _Records:
         ):
             found["conversations"] = given.get(chosen or "conversations")
         text = "reference" if self._instruction is not None else "input"
-        if "conversations" not in found and found[text] is None and "txt" in sample.files:
-            found[text] = sample.text("txt").strip()
+        is_named = getattr(self._columns, text) is not None
+        if "conversations" not in found and found[text] is None and not is_named:
+            found[text] = self._value(sample, given, "txt")
         if self._instruction is not None:
             found["input"] = self._instruction
         return {name: value for name, value in found.items() if value is not None}
@@ -220,9 +222,18 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
             if not member.isdir():
                 yield member
         file.seek(archive.offset)
-        # The library takes a damaged header for the end of the archive.
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        # The library takes a damaged header for the end of the archive, and looks no further: not
+        # at a second archive behind the first either.
+        if not (block := file.read(_BLOCK_BYTES)) or _has_content(block, file):
             raise tarfile.ReadError(f"it is cut or damaged at byte {archive.offset:,}")
+
+
+def _has_content(block: bytes, file: io.BufferedReader) -> bool:
+    while block:
+        if block.strip(b"\0"):
+            return True
+        block = file.read(_BLOCK_BYTES)
+    return False
 
 
 class _Capped(io.BufferedReader):

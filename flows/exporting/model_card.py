@@ -17,8 +17,11 @@ from storage.manifest import IterationManifest
 from storage.tables import read_table
 
 MAX_PROMPTS_SHOWN = 3
+_CAPTIONS = ("chair_s", "chair_i", "recall", "mean_response_sentences", "mean_response_tokens")
 INDEXED = {
-    "captions": ("chair_s", "chair_i", "recall", "mean_response_sentences", "mean_response_tokens"),
+    "captions": _CAPTIONS,
+    "coco_chair": _CAPTIONS,
+    "amber": ("amber_chair", "amber_cover", "amber_hal", "amber_cog", "amber_accuracy", "amber_f1"),
     "pope": ("pope_accuracy", "pope_f1"),
     "multiple_choice": ("multiple_choice_accuracy",),
 }

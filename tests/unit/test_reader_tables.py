@@ -11,8 +11,10 @@ import pytest
 
 from csr.errors import ConfigError, DataError
 from csr.images import load_bytes
+from csr.prompt_files import Columns, PromptFiles
 from csr.readers import parquet
 from csr.types import SkipReason
+from flows.reading import check_settings
 from storage.images import ImageStore
 from tests.data_formats import embedded, picture, read, samples, write_files, write_parquet
 
@@ -152,6 +154,13 @@ def test_conversations_in_a_column(tmp_path: Path) -> None:
     assert loaded.skipped == {SkipReason.LATER_TURN: 1, SkipReason.NO_IMAGE: 1}
 
 
+@pytest.mark.parametrize("other", ["input", "reference"])
+def test_conversations_leave_no_other_column_an_effect(other: str) -> None:
+    columns = Columns.model_validate({"conversations": "c", other: "q"})
+    with pytest.raises(ConfigError, match=rf"data\.columns\.{other} would have no effect"):
+        check_settings(PromptFiles(prompts="a.parquet", columns=columns))
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
@@ -248,6 +257,19 @@ def test_what_would_unpack_to_more_than_images_may_have(tmp_path: Path) -> None:
     loaded = read(tmp_path / "a.parquet", tmp_path)
     assert [p.prompt_id for p in loaded.prompts] == ["1", "3"]
     assert "larger than 67,108,864 bytes" in loaded.bad_records[0].message
+
+
+@pytest.mark.parametrize("column", ["image", "img.data"])
+def test_a_cell_that_hides_among_many_is_not_unpacked(
+    tmp_path: Path, monkeypatch: Any, column: str
+) -> None:
+    """Many zeros in one of 20 rows, which together might have as much."""
+    monkeypatch.setattr("csr.readers.parquet._MAX_INFLATED_BYTES", 1_000_000)
+    images = [bytes(2_000_000), *[b"x"] * 19]
+    table = pa.table({column: images, "input": ["?"] * 20})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    with pytest.raises(DataError, match="larger than 67,108,864 bytes"):
+        read(tmp_path / "a.parquet", tmp_path, columns={"image": column})
 
 
 def test_text_that_is_no_utf8_spoils_its_own_row(tmp_path: Path) -> None:
@@ -364,6 +386,13 @@ def test_what_the_hub_is_asked(
     assert seen == [asked]
     assert len(loaded.prompts) == 2
     assert loaded.prompts[0].image.uri.startswith(str(tmp_path / "kept"))
+
+
+def test_a_folder_is_not_taken_for_the_hubs(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="owner/name is also a folder here"):
+        read("hf:owner/name", tmp_path)
 
 
 def test_what_the_hub_cannot_be_asked(datasets: Any, tmp_path: Path, monkeypatch: Any) -> None:

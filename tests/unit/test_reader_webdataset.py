@@ -235,6 +235,22 @@ def test_a_cut_or_damaged_archive_is_one_error(tmp_path: Path) -> None:
         read(tmp_path / "a.tar", tmp_path)
 
 
+def test_a_second_archive_behind_the_first_is_told(tmp_path: Path) -> None:
+    one = shard(tmp_path / "1.tar", [("1.png", picture(1)), ("1.txt", "What?")]).read_bytes()
+    (tmp_path / "a.tar").write_bytes(one + one)
+    with pytest.raises(DataError, match="cut or damaged"):
+        read(tmp_path / "a.tar", tmp_path)
+
+
+def test_a_text_file_stands_in_for_no_key_that_is_named(tmp_path: Path) -> None:
+    files = [("1.png", picture(1)), ("1.json", {"other": "?"}), ("1.txt", "A caption.")]
+    path = shard(tmp_path / "a.tar", files)
+    with pytest.raises(DataError, match="'input' is missing"):
+        read(path, tmp_path, columns={"input": "question"})
+    named = read(tmp_path / "a.tar", tmp_path, columns={"input": "txt"})
+    assert [prompt.text for prompt in named.prompts] == ["A caption."]
+
+
 def test_a_compressed_archive_is_told_to_be_unpacked(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w:gz") as archive:
         add(archive, "1.png", picture(1))

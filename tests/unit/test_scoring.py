@@ -96,6 +96,12 @@ def test_the_recipes_settings_and_its_own_captions(csr: Csr, tmp_path: Path) -> 
         ("[]", "is empty"),
         ("{", "not valid JSON"),
         ('{"imgToEval": {"1": 3}}', "must be an object"),
+        ('{"imgToEval": {}}', "answers no prompt of the benchmark"),
+        ('{"imgToEval": [1]}', "must be an object"),
+        (
+            '{"imgToEval": {"42": {"image_id": 42, "caption": "a"}, "42": {"image_id": 42}}}',
+            "'42' stands twice",
+        ),
     ],
 )
 def test_wrong_files_are_explained(tmp_path: Path, text: str, message: str) -> None:
@@ -113,6 +119,24 @@ def test_a_split_may_leave_its_name_out_where_there_is_one(tmp_path: Path) -> No
     assert one.prompt_id == "random-2"
     with pytest.raises(DataError, match="answers no prompt"):
         read_responses(path, fields, ["random-2", "popular-2"])
+
+
+def test_the_users_home_may_be_written_as_such(
+    csr: Csr, coco: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(coco))
+    settings = ("--benchmark", "coco_chair", "--set", "annotations=~/annotations")
+    assert csr("score", coco / "captions.json", *settings).status == 0
+
+
+def test_conditions_are_of_the_benchmark_and_not_of_the_folder(
+    csr: Csr, coco: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(coco)
+    before = score(csr, coco, "--json", "--output", "figures.json").json()
+    assert score(csr, coco, "--json").json()["conditions"] == before["conditions"]
+    (coco / "annotations" / "instances_val2014.json").open("a").write(" ")
+    assert score(csr, coco, "--json").json()["conditions"] != before["conditions"]
 
 
 def test_mistakes_of_the_command_are_explained(csr: Csr, coco: Path, tmp_path: Path) -> None:
