@@ -61,6 +61,13 @@ def test_a_held_iteration_stops_the_run_and_says_why(csr: Csr, tmp_path: Path) -
     assert again.status == 1
     assert "mine/01.1 is held" in again.err
 
+    limit = "1.2, at most 0.2: Responses changed"
+    assert limit in csr("show", f"{RUN}/01", "--home", tmp_path / "home").out
+    caution = "mine/01.1 is held by a gate, so the run does not go on from it"
+    assert ask(csr, tmp_path, "compare", RUN)["cautions"] == [caution]
+    assert caution in csr("compare", RUN, "--home", tmp_path / "home").out
+    assert f"Caution: {caution}" in report
+
 
 def test_the_loop_goes_on_from_the_policy_before_where_the_recipe_says_so(
     csr: Csr, tmp_path: Path
