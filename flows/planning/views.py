@@ -102,11 +102,11 @@ def _table(title: str, groups: Iterable[Json]) -> Any:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for group in groups:
         first, last = group["iterations"][0], group["iterations"][-1]
         name = f"iteration {first}" if first == last else f"iterations {first} to {last}"
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     return table
 
 
