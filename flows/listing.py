@@ -159,14 +159,16 @@ def iteration_table(shape: Json) -> Any:
 
 
 def _failure_line(failed: Json) -> str:
-    """E.g. "sample, shard 2: DataError: ..."."""
+    """E.g. `sample, shard 2: DataError: ...`."""
     shard = f", shard {failed['shard']}" if failed["shard"] else ""
     return f"{failed['stage']}{shard}: {failed['message']}"
 
 
 def _verdict_line(verdict: Json) -> str:
-    """E.g. "0.034, at most 0.05: fine"."""
+    """E.g. `0.034, at most 0.05: fine`, or `not measured, at most 0.05`."""
     limit = f"{verdict['bound'] or 'limit'} {_cell(verdict['limit'])}"
+    if verdict["value"] is None:
+        return f"{verdict['message']}, {limit}"
     return f"{_cell(verdict['value'])}, {limit}: {verdict['message'] or 'fine'}"
 
 
