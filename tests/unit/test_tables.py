@@ -1,5 +1,8 @@
 """Tables in terminals of any width: whole figures, whole ids, and nothing that is obeyed."""
 
+import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +10,7 @@ from rich.console import Console
 
 from flows.cli_options import print_table
 from flows.tables import Sheet, table
+from tests.scripted_run import Csr, finished_home
 
 METRICS = [f"a_figure_with_a_long_name_{number}" for number in range(9)]
 SHEET = Sheet(
@@ -78,3 +82,10 @@ def test_control_characters_are_shown_and_not_obeyed(capsys: pytest.CaptureFixtu
 def test_a_plain_text_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
     print_table("one\ntwo")
     assert capsys.readouterr().out == "one\ntwo\n"
+
+
+def test_the_command_to_look_with_can_be_copied(csr: Csr, tmp_path: Path) -> None:
+    folder = tmp_path / "runs [old] of $USER"
+    told = csr("track", "mine", "tensorboard", "--home", finished_home(csr, folder, "mine")).out
+    [command] = re.findall("tensorboard --logdir .*", told)
+    assert shlex.split(command) == ["tensorboard", "--logdir", str(folder / "home")]

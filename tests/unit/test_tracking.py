@@ -1,8 +1,6 @@
 """A run with a tracker: told by a process of its own, and never the worse for it."""
 
 import json
-import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -51,13 +49,6 @@ def test_a_finished_run_can_be_shown_afterwards(csr: Csr, tmp_path: Path) -> Non
     assert shape["num_new_figures"] > 100
     assert csr("track", RUN, "tensorboard", "--home", home).out.startswith("0 new figures.")
     assert not (home / RUN / "tracker.json").exists()
-
-
-def test_the_command_that_shows_it_can_be_copied(csr: Csr, tmp_path: Path) -> None:
-    folder = tmp_path / "runs [old] of $USER"
-    told = csr("track", RUN, "tensorboard", "--home", finished_home(csr, folder, RUN)).out
-    [command] = re.findall("tensorboard --logdir .*", told)
-    assert shlex.split(command) == ["tensorboard", "--logdir", str(folder / "home")]
 
 
 def test_another_tracker_is_the_same_run(csr: Csr, tmp_path: Path) -> None:
