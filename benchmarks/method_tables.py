@@ -64,9 +64,9 @@ def _compared_figures(run: RunMetrics) -> RunMetrics:
     """The run without what `csr compare` does not show."""
     base, *iterations = (
         {name: figures[name] for name in COLUMNS if name in figures}
-        for figures in (run.base, *run.iterations)
+        for figures in (run.base, *run.iterations.values())
     )
-    return replace(run, base=base, iterations=iterations)
+    return replace(run, base=base, iterations=dict(zip(run.iterations, iterations, strict=True)))
 
 
 def merged(old: Sequence[RunMetrics], new: Sequence[RunMetrics]) -> list[RunMetrics]:
@@ -77,15 +77,19 @@ def merged(old: Sequence[RunMetrics], new: Sequence[RunMetrics]) -> list[RunMetr
 
 
 def save(runs: Sequence[RunMetrics], path: Path) -> None:
-    """One run a line, figures with five significant digits."""
-    lines = [json.dumps(_rounded(asdict(run))) for run in runs]
+    """One run a line, its iterations in a list, figures with five significant digits."""
+    values = [{**asdict(run), "iterations": list(run.iterations.values())} for run in runs]
+    lines = [json.dumps(_rounded(value)) for value in values]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
 def load(path: Path) -> list[RunMetrics]:
     """What `save` wrote."""
-    return [RunMetrics(**value) for value in json.loads(path.read_text(encoding="utf-8"))]
+    return [
+        RunMetrics(**{**value, "iterations": dict(enumerate(value["iterations"], 1))})
+        for value in json.loads(path.read_text(encoding="utf-8"))
+    ]
 
 
 def tables(comparison: Comparison) -> str:

@@ -87,6 +87,8 @@ class Verdict:
     limit: float | None
     tripped: bool
     message: str
+    bound: Literal["at most", "at least", ""] = ""
+    """Which side of the limit is fine; "" in verdicts stored before this was noted."""
 
 
 def judge(evidence: Evidence, config: Config) -> tuple[Verdict, ...]:
@@ -123,7 +125,7 @@ def _verdict(
     limit: float | None,
     said: str,
     *,
-    above: bool = True,
+    bound: Literal["at most", "at least"] = "at most",
     noise: float = 0.0,
 ) -> Verdict | None:
     """Trips where `value` passes `limit`, or `noise` where that is more; None without a limit.
@@ -134,10 +136,18 @@ def _verdict(
         return None
     limit = max(limit, noise)
     if value is None:
-        return Verdict(gate=gate, value=None, limit=limit, tripped=False, message="not measured")
-    fine = value <= limit if above else value >= limit
-    message = "" if fine else said
-    return Verdict(gate=gate, value=value, limit=limit, tripped=not fine, message=message)
+        return Verdict(
+            gate=gate, value=None, limit=limit, tripped=False, message="not measured", bound=bound
+        )
+    fine = value <= limit if bound == "at most" else value >= limit
+    return Verdict(
+        gate=gate,
+        value=value,
+        limit=limit,
+        tripped=not fine,
+        message="" if fine else said,
+        bound=bound,
+    )
 
 
 def _finite(evidence: Evidence) -> Verdict | None:
@@ -221,11 +231,11 @@ def _margin(evidence: Evidence, limit: float | None) -> Verdict | None:
         "Raise the pair filter's min_margin_quantile, or sample more candidates."
     )
     if any(name not in pairs for name in names):
-        return _verdict("margin_share", None, limit, said, above=False)
+        return _verdict("margin_share", None, limit, said, bound="at least")
     margin, *rewards = (pairs[name] for name in names)
     size = math.fsum(map(abs, rewards)) / 2
     share = margin / size if size else 0.0
-    return _verdict("margin_share", share, limit, said, above=False)
+    return _verdict("margin_share", share, limit, said, bound="at least")
 
 
 def _training_margin(evidence: Evidence, limit: float | None) -> Verdict | None:

@@ -33,6 +33,7 @@ from flows.data_pages import demonstration_page, pair_page
 from flows.events import GATE_TRIPPED, STAGE_FINISHED, emit
 from flows.gating import held_reason, verdicts_of
 from flows.inert import as_code, fitting
+from flows.metric_names import HEADLINES
 from flows.report import iteration_plots
 from flows.report_server import report_url
 from storage.attempt import AttemptDir
@@ -215,7 +216,7 @@ def _figure_rows(store: RunStore, run_id: str) -> list[dict[str, Any]]:
 
 def _headline(metrics: dict[str, float]) -> dict[str, float | None]:
     """Four decimals; None for what is not finite, which JSON does not know."""
-    shown = {name: metrics[name] for name in listing.HEADLINE_METRICS if name in metrics}
+    shown = {name: metrics[name] for name in HEADLINES if name in metrics}
     return {name: round(x, 4) if math.isfinite(x) else None for name, x in shown.items()}
 
 
@@ -234,7 +235,8 @@ def _verdict_row(verdict: Verdict) -> str:
 
     fine = "fine" if verdict.value is not None else verdict.message
     word = "**TRIPPED**" if verdict.tripped else fine
-    return f"| {verdict.gate} | {word} | {shown(verdict.value)} | {shown(verdict.limit)} |"
+    limit = f"{verdict.bound} {shown(verdict.limit)}".strip()
+    return f"| {verdict.gate} | {word} | {shown(verdict.value)} | {limit} |"
 
 
 def _svg_uri(svg: str) -> str:

@@ -89,13 +89,15 @@ def print_json(shape: Any) -> int:
 
 
 def print_table(*renderables: Any) -> int:
-    """Whatever rich can draw."""
+    """Whatever rich can draw; a plain string as it is written."""
     from rich.console import Console
+
+    from flows.tables import plain
 
     console = Console()
     # Without a terminal there is no width to fit: a narrow table would lose text.
     console.width = console.width if console.is_terminal else WIDTH_WITHOUT_TERMINAL
-    console.print(*renderables)
+    console.print(*(plain(r) if isinstance(r, str) else r for r in renderables))
     return 0
 
 

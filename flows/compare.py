@@ -6,42 +6,17 @@ less hallucinates less, which is no gain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from csr.errors import ConfigError
 from csr.protocols import Json
+from flows.costs import COST_NAMES
 from flows.matched_recall import RECALL_FALLS, chair_s_at
+from flows.metric_names import METRIC_NAMES, TESTED_METRICS
 from flows.paired import PairedTests
 
-COLUMNS = (
-    "chair_s",
-    "chair_i",
-    "recall",
-    "mean_response_sentences",
-    "mean_response_tokens",
-    "colour_accuracy",
-    "position_accuracy",
-    "sentence_accuracy",
-    "pope_accuracy",
-    "pope_random_accuracy",
-    "pope_popular_accuracy",
-    "pope_adversarial_accuracy",
-    "distinct_2",
-    "repetition",
-    "amber_chair",
-    "amber_cover",
-    "amber_hal",
-    "amber_cog",
-    "amber_accuracy",
-    "amber_f1",
-    "rationale_rouge_l",
-    "spent_seconds",
-    "spent_generated_tokens",
-    "spent_prompt_tokens",
-    "spent_optimizer_steps",
-    "spent_human_verdicts",
-)
+COLUMNS = (*METRIC_NAMES, *COST_NAMES)
 BASE_LABEL = "base"
 MAX_RECALL_FALL = 0.03
 """A larger fall in recall means that less of the image is described."""
@@ -58,8 +33,8 @@ class RunMetrics:
     label: str
     seed: int
     base: Mapping[str, float]
-    iterations: Sequence[Mapping[str, float]]
-    """Iteration 1 first."""
+    iterations: Mapping[int, Mapping[str, float]]
+    """Number, from 1 -> figures, ascending; an iteration without figures is absent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +70,8 @@ class Verdict:
     """A difference of fractions: -0.01 is one point less."""
     length_change: Spread | None
     """Relative, in sentences (in tokens where sentences are not measured)."""
+    other_changes: Mapping[str, Spread]
+    """Differences of fractions of other figures; empty where `chair_s` is measured."""
     cautions: tuple[str, ...]
     """Why a lower hallucination rate may be no gain."""
 
@@ -105,6 +82,7 @@ class Verdict:
             f"chair_s {_signed(self.chair_s_change, '%')}" if self.chair_s_change else "",
             f"recall {_signed(self.recall_change, ' points')}" if self.recall_change else "",
             f"length {_signed(self.length_change, '%')}" if self.length_change else "",
+            *(f"{name} {_signed(each, ' points')}" for name, each in self.other_changes.items()),
         ]
         figures = ", ".join(filter(None, parts)) or "nothing to compare"
         cautions = "".join(f" Caution: {caution}." for caution in self.cautions)
@@ -158,8 +136,8 @@ def compare_runs(
         )
     rows = _base_rows(by_label, columns)
     for label, group in by_label.items():
-        for iteration in range(1, max(len(run.iterations) for run in group) + 1):
-            having = [run for run in group if len(run.iterations) >= iteration]
+        for iteration in sorted({number for run in group for number in run.iterations}):
+            having = [run for run in group if iteration in run.iterations]
             rows.append(_row(label, iteration, having, columns))
     verdicts = [_against_base(label, group) for label, group in by_label.items()]
     if control is not None:
@@ -179,7 +157,8 @@ def compare_runs(
 
 def _matched(label: str, group: Sequence[RunMetrics]) -> MatchedRow:
     found = {
-        fall: [chair_s_at(run.base, run.iterations, fall) for run in group] for fall in RECALL_FALLS
+        fall: [chair_s_at(run.base, list(run.iterations.values()), fall) for run in group]
+        for fall in RECALL_FALLS
     }
     return MatchedRow(
         label=label,
@@ -203,7 +182,7 @@ def _group(runs: Sequence[RunMetrics]) -> dict[str, list[RunMetrics]]:
 
 
 def _metrics(run: RunMetrics, iteration: int) -> Mapping[str, float]:
-    return run.base if iteration == 0 else run.iterations[iteration - 1]
+    return run.base if iteration == 0 else run.iterations[iteration]
 
 
 def _row(label: str, iteration: int, runs: Sequence[RunMetrics], columns: Sequence[str]) -> Row:
@@ -237,18 +216,18 @@ def _spread(figures: Sequence[float | None]) -> Spread | None:
 
 
 def _against_base(label: str, group: Sequence[RunMetrics]) -> Verdict | None:
-    """The last iteration that every seed reached, each seed against its own base."""
-    iteration = min(len(run.iterations) for run in group)
-    if iteration == 0:
+    """The last iteration of which every seed has figures, each seed against its own base."""
+    iteration = last_common([run.iterations for run in group])
+    if iteration is None:
         return None
     pairs = [(run.base, _metrics(run, iteration)) for run in group]
     return _verdict(label, BASE_LABEL, iteration, pairs)
 
 
 def _against_control(group: Sequence[RunMetrics], control: Sequence[RunMetrics]) -> Verdict | None:
-    """The last iteration that all runs of both reached: seed by seed, else mean by mean."""
-    iteration = min(len(run.iterations) for run in (*group, *control))
-    if iteration == 0:
+    """The last iteration of which all runs of both have figures: by seed, else by means."""
+    iteration = last_common([run.iterations for run in (*group, *control)])
+    if iteration is None:
         return None
     of_seed = {run.seed: run for run in control}
     if all(run.seed in of_seed for run in group):
@@ -260,8 +239,20 @@ def _against_control(group: Sequence[RunMetrics], control: Sequence[RunMetrics])
     return _verdict(group[0].label, control[0].label, iteration, pairs)
 
 
+def standing_caution(attempt_id: str, *, held: bool, stale: bool) -> str:
+    """Why an attempt's figures are not those of the run's current policy; "" where they are."""
+    if stale:
+        return f"{attempt_id} is stale: what it builds on was replaced since"
+    return f"{attempt_id} is held by a gate, so the run does not go on from it" if held else ""
+
+
+def last_common(runs: Sequence[Iterable[int]]) -> int | None:
+    """The last iteration number that all of them have."""
+    return max(set.intersection(*map(set, runs)), default=None)
+
+
 def _means(runs: Sequence[RunMetrics], iteration: int) -> dict[str, float]:
-    row = _row("", iteration, runs, ("chair_s", "recall", *_LENGTHS))
+    row = _row("", iteration, runs, (*TESTED_METRICS, *_LENGTHS))
     return {name: spread.mean for name, spread in row.metrics.items()}
 
 
@@ -288,8 +279,23 @@ def _verdict(
         chair_s_change=_spread([_relative(old, new, "chair_s") for old, new in pairs]),
         recall_change=recall,
         length_change=length_change,
+        other_changes=_other_changes(pairs),
         cautions=tuple(cautions),
     )
+
+
+def _other_changes(
+    pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]],
+) -> dict[str, Spread]:
+    """What tells of the policy where `chair_s` does not; `recall` is told in any case."""
+    if any("chair_s" in new for _, new in pairs):
+        return {}
+    changes = {
+        name: _spread([_difference(old, new, name) for old, new in pairs])
+        for name in TESTED_METRICS
+        if name != "recall"
+    }
+    return {name: change for name, change in changes.items() if change is not None}
 
 
 def _difference(old: Mapping[str, float], new: Mapping[str, float], name: str) -> float | None:

@@ -7,11 +7,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flows.compare import Comparison, MatchedRow, Row, Spread
-from flows.paired import HEADER, NOTE, PairedTests
+from flows.inert import on_terminal
+from flows.paired import HEADER, NOTE, PairedTests, untested_lines
+from flows.tables import Sheet, plain
 
 if TYPE_CHECKING:
     from rich.console import Group
-    from rich.table import Table
 
 
 def _figure(value: float) -> str:
@@ -46,69 +47,51 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 def to_markdown(comparison: Comparison) -> str:
     """A table, then one list item a verdict."""
     rows = (_cells(row, comparison) for row in comparison.rows)
-    table = markdown_table(_header(comparison), rows)
-    verdicts = [f"- {verdict.text}" for verdict in comparison.verdicts]
-    cautions = [f"- Caution: {caution}." for caution in comparison.cautions]
-    lines = [*table, "", *verdicts, *cautions, "", *_matched_lines(comparison.matched)]
-    return "\n".join([*lines, *_test_lines(comparison)])
-
-
-def _test_lines(comparison: Comparison) -> list[str]:
-    """Markdown table of the paired tests; nothing where there is none."""
-    figures = comparison.tests.figures
-    if not figures:
-        return []
-    return [*markdown_table(HEADER, [figure.cells() for figure in figures]), "", NOTE, ""]
-
-
-def _matched_lines(matched: Sequence[MatchedRow]) -> list[str]:
-    """Markdown table of chair_s at matched recall; nothing where there is none."""
-    if not matched:
-        return []
-    falls = [f"recall at most {fall * 100:.0f} points lower" for fall in matched[0].at]
-    rows = ([row.label, *map(cell, row.at.values())] for row in matched)
-    return [*markdown_table(["lowest chair_s with", *falls], rows), ""]
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
+    lines = [*markdown_table(_header(comparison), rows), ""]
+    lines += [f"- {on_terminal(line)}" for line in _told(comparison)]
+    for header, cells in (_matched(comparison.matched), _tests(comparison.tests)):
+        if cells:
+            lines += ["", *markdown_table(header, cells)]
+    note = ["", NOTE] if comparison.tests.figures else []
+    return "\n".join([*lines, *note, ""])
 
 
 def to_rich(comparison: Comparison) -> Group:
-    """Tables for the terminal: the figures with the verdicts below, and the paired tests."""
+    """Tables for the terminal: figures, verdicts, matched recall, and the paired tests."""
     from rich.console import Group
 
-    parts = [_figures_table(comparison)]
-    if comparison.tests.figures:
-        parts.append(tests_table(comparison.tests))
+    rows = [_cells(row, comparison) for row in comparison.rows]
+    parts: list[Any] = [Sheet(_header(comparison), rows), *map(plain, _told(comparison))]
+    header, matched = _matched(comparison.matched)
+    if matched:
+        parts.append(Sheet(header, matched, "At matched recall"))
+    header, tests = _tests(comparison.tests)
+    if tests:
+        parts += [Sheet(header, tests, "Paired tests"), plain(NOTE)]
     return Group(*parts)
 
 
-def tests_table(tests: PairedTests) -> Table:
-    """The paired tests for the terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*HEADER, title="Paired tests", caption=Text(NOTE))
-    table.caption_justify = "left"
-    for figure in tests.figures:
-        table.add_row(*map(Text, figure.cells()))
-    return table
+def _told(comparison: Comparison) -> list[str]:
+    """Verdicts, then cautions: one sentence each and more."""
+    cautions = [*comparison.cautions, *untested_lines(comparison.tests.untested)]
+    verdicts = [verdict.text for verdict in comparison.verdicts]
+    return [*verdicts, *(f"Caution: {caution}." for caution in cautions)]
 
 
-def _figures_table(comparison: Comparison) -> Table:
-    from rich.table import Table
-    from rich.text import Text
+def _matched(matched: Sequence[MatchedRow]) -> tuple[list[str], list[list[str]]]:
+    """The table of chair_s at matched recall; no rows where there is none."""
+    falls = matched[0].at if matched else ()
+    header = [f"recall at most {fall * 100:.0f} points lower" for fall in falls]
+    rows = [[row.label, *map(cell, row.at.values())] for row in matched]
+    return ["lowest chair_s with", *header], rows
 
-    below = [verdict.text for verdict in comparison.verdicts]
-    below += [f"Caution: {caution}." for caution in comparison.cautions]
-    table = Table(caption=Text("\n".join(below)))
-    table.caption_justify = "left"
-    for title in _header(comparison):
-        table.add_column(Text(title), overflow="fold")
-    for row in comparison.rows:
-        table.add_row(*map(Text, _cells(row, comparison)))
-    return table
+
+def _tests(tests: PairedTests) -> tuple[list[str], list[list[str]]]:
+    return list(HEADER), [figure.cells() for figure in tests.figures]
+
+
+def _escape(text: str) -> str:
+    return on_terminal(text).replace("|", "\\|")
 
 
 def _header(comparison: Comparison) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from storage.manifest import IterationManifest
+if TYPE_CHECKING:
+    from storage.manifest import IterationManifest
 
 STAGES = ("measure", "sample", "review", "pair", "train")
 """Stages that improve the policy; evaluation and gates only look at it."""
@@ -16,6 +18,7 @@ COSTS = {
     "spent_human_verdicts": "num_human_verdicts",
 }
 """Name of a cost -> the stages' figure that it adds up."""
+COST_NAMES = ("spent_seconds", *COSTS)
 
 
 def costs_up_to(manifests: Sequence[IterationManifest]) -> list[dict[str, float]]:
@@ -23,7 +26,7 @@ def costs_up_to(manifests: Sequence[IterationManifest]) -> list[dict[str, float]
 
     `spent_seconds` is the wall time of the stages in `STAGES`, engines' starts included.
     """
-    total = dict.fromkeys(("spent_seconds", *COSTS), 0.0)
+    total = dict.fromkeys(COST_NAMES, 0.0)
     costs = []
     for manifest in manifests:
         for stage in manifest.stages:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from csr.protocols import Json
-from flows import listing
+from flows import listing, tables
 from flows.home import open_store
 from flows.metric_names import is_companion
+from flows.paired import untested_lines
 from flows.paired_attempts import compared
 from storage.attempt import AttemptDir, parse_iteration_id
 from storage.run_store import RunStore, differing_settings
@@ -55,25 +56,25 @@ def diff(home: Path, one_id: str, other_id: str) -> Json:
 
 def table(shape: Json) -> Any:
     """The shape of `diff` for people."""
-    from rich.table import Table
+    from rich.console import Group
 
-    view = Table("what", *shape["attempts"], title="Differences")
+    rows: list[Sequence[str]] = []
     figures = {k: v for k, v in shape["metrics"].items() if not is_companion(k)}
     shown = {**shape, "metrics": _unless_unmeasured(figures)}
     for part in ("config", "counts", "metrics"):
         for name, values in shown[part].items():
-            view.add_row(f"{part}.{name}", *map(_cell, values))
+            rows.append((f"{part}.{name}", *map(_cell, values)))
     for name, facts in shape["tables"].items():
         same = "equal" if facts["equal"] else "differ"
-        view.add_row(f"table {name}: {same}", *(_cell(d)[:16] for d in facts["content_sha256"]))
+        rows.append((f"table {name}: {same}", *(_cell(d)[:16] for d in facts["content_sha256"])))
     policy = "equal" if shape["policy_equal"] else "differ"
-    view.add_row(f"policy: {policy}", *(str(sha256)[:16] for sha256 in shape["policy_sha256"]))
+    rows.append((f"policy: {policy}", *(str(sha256)[:16] for sha256 in shape["policy_sha256"])))
     for name in ("pairs", "demonstrations"):
-        for row in _prompt_rows(name, shape[name]):
-            view.add_row(*row)
-    for test in shape["tests"]:
-        view.add_row(*_test_row(test))
-    return view
+        rows += _prompt_rows(name, shape[name])
+    rows += map(_test_row, shape["tests"])
+    cautions = [f"Caution: {line}." for line in untested_lines(shape["untested"])]
+    view = tables.table(("what", *shape["attempts"]), rows, "Differences")
+    return Group(view, *map(tables.plain, cautions))
 
 
 def _test_row(test: Json) -> tuple[str, str, str]:

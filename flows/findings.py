@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from flows.shipped import is_checkout
+from flows.tables import plain, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,15 +38,12 @@ class Finding:
 
 def render(findings: Sequence[Finding]) -> Table:
     """A table for people."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("check", "status", "found", "what to do", title="csr doctor")
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
-    for each in findings:
-        status = f"[{colours[each.status]}]{each.status}[/]"
-        table.add_row(each.name, status, escape(each.detail), escape(each.remedy))
-    return table
+    rows = [
+        (each.name, plain(each.status, colours[each.status]), each.detail, each.remedy)
+        for each in findings
+    ]
+    return table(("check", "status", "found", "what to do"), rows, "csr doctor")
 
 
 def render_json(findings: Sequence[Finding]) -> str:

@@ -7,33 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from csr.protocols import Json
-from flows import lmms_eval
+from flows import lmms_eval, tables
 from flows.conditions import condition_line, read_conditions
 from flows.figures import sum_counts
 from flows.gating import verdicts_of
 from flows.home import open_store
 from flows.lmms_results import flat_figures
-from flows.metric_names import CI_HIGH, CI_LOW
+from flows.metric_names import CI_HIGH, CI_LOW, HEADLINES
 from storage.attempt import AttemptDir, parse_iteration_id
 from storage.lineage import is_stale, stale_iterations
 from storage.manifest import IterationManifest
 from storage.run_store import RunRecord, RunStore
 from storage.tables import content_sha256, count_rows, read_table, table_files
 
-TABLES = ("nodes", "annotations", "responses", "pairs", "demonstrations")
+_NO_BASE = {"status": "suspended", "failed": [], "metrics": {}}
 
-HEADLINE_METRICS = (
-    "chair_s",
-    "chair_i",
-    "recall",
-    "mean_response_sentences",
-    "mean_response_tokens",
-    "colour_accuracy",
-    "position_accuracy",
-    "pope_accuracy",
-    "pope_f1",
-    "distinct_2",
-)
+TABLES = ("nodes", "annotations", "responses", "pairs", "demonstrations")
 
 
 def runs(home: Path) -> Json:
@@ -53,10 +42,13 @@ def runs(home: Path) -> Json:
 
 
 def run(home: Path, run_id: str) -> Json:
-    """`{"run_id", "status", "prompts", "base": {"status", "metrics"}, "iterations": [...]}`.
+    """`{"run_id", "status", "prompts", "base": {"status", "failed", "metrics"}, "iterations":
+    [...]}`.
 
-    An iteration is `{"iteration_id", "attempt", "num_attempts", "status", "metrics"}`, of its
-    current attempt; `prompts` counts the prompt file's records as `used` and, by reason, `skipped`.
+    An iteration is `{"iteration_id", "attempt", "num_attempts", "status", "failed", "metrics"}`, of
+    its current attempt. `failed` lists the stages that an attempt which failed did so in, as
+    `{"stage", "shard", "message"}`; `prompts` counts the prompt file's records as `used` and, by
+    reason, `skipped`.
     """
     store = open_store(home)
     record = store.run(run_id)
@@ -67,7 +59,7 @@ def run(home: Path, run_id: str) -> Json:
         "run_id": run_id,
         "status": _run_status(store, record),
         "prompts": prompt_counts(store, run_id),
-        "base": _base_line(store, base[0]) if base else {"status": "suspended", "metrics": {}},
+        "base": _base_line(store, base[0]) if base else _NO_BASE,
         "iterations": [_iteration_line(store, m) for m in manifests if m.iteration > 0],
     }
 
@@ -114,52 +106,70 @@ def prompt_counts(store: RunStore, run_id: str) -> Json:
 
 def table(shape: Json) -> Any:
     """A shape of `runs` or `run` as a table for people."""
-    from rich.table import Table
-
     if shape.get("runs") == []:
         return (
             "No run is here yet. csr demo makes one, and csr run RECIPE; --home names their folder."
         )
     if "runs" in shape:
-        view = Table("run", "recipe", "status", "iterations", title="Runs")
-        for row in shape["runs"]:
-            view.add_row(row["run_id"], row["recipe"], row["status"], str(row["num_iterations"]))
-        return view
-    rows = [("base", shape["base"]["status"], shape["base"]["metrics"])]
-    rows += [(_attempt_name(i), i["status"], i["metrics"]) for i in shape["iterations"]]
-    shown = [name for name in HEADLINE_METRICS if any(name in metrics for *_, metrics in rows)]
-    view = Table("iteration", "status", *shown, title=f"Run {shape['run_id']}, held-out images")
-    for name, status, metrics in rows:
-        cells = [f"{metrics[key]:.3f}" if key in metrics else "" for key in shown]
-        view.add_row(name, status, *cells)
-    return view
+        header = ("run", "recipe", "status", "num_iterations")
+        rows = [[row[name] for name in ("run_id", *header[1:])] for row in shape["runs"]]
+        return tables.table((*header[:3], "iterations"), rows, "Runs")
+    return _run_table(shape)
+
+
+def _run_table(shape: Json) -> Any:
+    from rich.console import Group
+
+    lines = [("base", shape["base"]), *((_attempt_name(i), i) for i in shape["iterations"])]
+    shown = [name for name in HEADLINES if any(name in line["metrics"] for _, line in lines)]
+    rows = []
+    for name, line in lines:
+        metrics = line["metrics"]
+        figures = [f"{metrics[key]:.3f}" if key in metrics else "" for key in shown]
+        rows.append([name, line["status"], *figures])
+    title = f"Run {shape['run_id']}, held-out images"
+    failures = [
+        f"{name} failed in {_failure_line(each)}" for name, line in lines for each in line["failed"]
+    ]
+    sheet = tables.Sheet(["iteration", "status", *shown], rows, title)
+    return Group(sheet, *map(tables.plain, failures))
 
 
 def iteration_table(shape: Json) -> Any:
     """The shape of `iteration` as a table for people."""
-    from rich.table import Table
-
-    view = Table("what", "value", title=f"{shape['iteration_id']} attempt {shape['attempt']}")
     current = "" if shape["current"] else ", not current"
-    view.add_row("status", shape["status"] + current)
+    rows = [("status", shape["status"] + current)]
+    rows += [("failed", _failure_line(each)) for each in shape["failed"]]
     if shape["rerun_of"]:
-        view.add_row("rerun of", shape["rerun_of"])
+        rows.append(("rerun of", shape["rerun_of"]))
     for part in ("counts", "seconds", "metrics", "policy"):
         for name, value in shape[part].items():
             if part != "metrics" or not name.endswith((CI_LOW, CI_HIGH)):
-                view.add_row(f"{part}.{name}", _cell(value) + _interval(name, shape["metrics"]))
+                rows.append((f"{part}.{name}", _cell(value) + _interval(name, shape["metrics"])))
     for name, conditions in shape["benchmarks"].items():
-        view.add_row(f"benchmarks.{name}", condition_line(conditions))
+        rows.append((f"benchmarks.{name}", condition_line(conditions)))
     for said in shape["lmms_eval"]:
         for name, value in flat_figures(said).items():
-            view.add_row(name, f"{_cell(value)}, lmms-eval {said['lmms_eval']}")
+            rows.append((name, f"{_cell(value)}, lmms-eval {said['lmms_eval']}"))
     for name, facts in shape["tables"].items():
-        view.add_row(f"tables.{name}", f"{facts['rows']} rows, {facts['content_sha256'][:16]}")
-    for verdict in shape["gates"]:
-        said = verdict["message"] or "fine"
-        figures = f"{_cell(verdict['value'])}, limit {_cell(verdict['limit'])}"
-        view.add_row(f"gates.{verdict['gate']}", f"{figures}: {said}")
-    return view
+        rows.append((f"tables.{name}", f"{facts['rows']} rows, {facts['content_sha256'][:16]}"))
+    rows += [(f"gates.{verdict['gate']}", _verdict_line(verdict)) for verdict in shape["gates"]]
+    title = f"{shape['iteration_id']} attempt {shape['attempt']}"
+    return tables.table(("what", "value"), rows, title)
+
+
+def _failure_line(failed: Json) -> str:
+    """E.g. `sample, shard 2: DataError: ...`."""
+    shard = f", shard {failed['shard']}" if failed["shard"] else ""
+    return f"{failed['stage']}{shard}: {failed['message']}"
+
+
+def _verdict_line(verdict: Json) -> str:
+    """E.g. `0.034, at most 0.05: fine`, or `not measured, at most 0.05`."""
+    limit = f"{verdict['bound'] or 'limit'} {_cell(verdict['limit'])}"
+    if verdict["value"] is None:
+        return f"{verdict['message']}, {limit}"
+    return f"{_cell(verdict['value'])}, {limit}: {verdict['message'] or 'fine'}"
 
 
 def _attempt_name(line: Json) -> str:
@@ -194,6 +204,16 @@ def attempt_status(store: RunStore, manifest: IterationManifest) -> str:
     return status_now(store, manifest.run_id, manifest.status)
 
 
+def failures(manifest: IterationManifest) -> list[Json]:
+    """The stages in which the attempt failed, and why; none once they are being done again."""
+    failed = [stage for stage in manifest.stages if stage.status == "failed"]
+    return [
+        {"stage": stage.stage, "shard": stage.shard, "message": stage.message}
+        for stage in failed
+        if manifest.status == "failed"
+    ]
+
+
 def _run_status(store: RunStore, record: RunRecord) -> str:
     """A run that is done but holds a stale iteration is to be gone on with."""
     status = status_now(store, record.run_id, record.status)
@@ -201,7 +221,8 @@ def _run_status(store: RunStore, record: RunRecord) -> str:
 
 
 def _base_line(store: RunStore, manifest: IterationManifest) -> Json:
-    return {"status": attempt_status(store, manifest), "metrics": manifest.metrics}
+    status = attempt_status(store, manifest)
+    return {"status": status, "failed": failures(manifest), "metrics": manifest.metrics}
 
 
 def _iteration_line(store: RunStore, manifest: IterationManifest) -> Json:
@@ -210,6 +231,7 @@ def _iteration_line(store: RunStore, manifest: IterationManifest) -> Json:
         "attempt": manifest.attempt,
         "num_attempts": len(store.attempts(manifest.run_id, manifest.iteration)),
         "status": attempt_status(store, manifest),
+        "failed": failures(manifest),
         "metrics": manifest.metrics,
     }
 

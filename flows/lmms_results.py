@@ -15,6 +15,7 @@ from csr.errors import DataError, shown
 from csr.files import file_sha256
 from csr.protocols import Json
 from csr.records import read_text
+from flows import tables
 
 _LEFT_OUT = {
     "pope_yes_ratio": "lmms-eval counts the labels' yes, not the answers': it is .5 whatever the "
@@ -71,8 +72,7 @@ def flat_figures(shape: Json) -> dict[str, float]:
 
 def table(shape: Json) -> Any:
     """The shape of `read_results` for people."""
-    from rich.table import Table
-    from rich.text import Text
+    from rich.console import Group
 
     told = [*shape["cautions"]]
     told += [
@@ -80,13 +80,13 @@ def table(shape: Json) -> Any:
         for task, facts in shape["tasks"].items()
         for metric, why in facts["left_out"].items()
     ]
-    view = Table("task", "figure", "value", "standard error", caption=Text("\n".join(told)))
-    view.caption_justify = "left"
+    rows = []
     for task, facts in shape["tasks"].items():
         for metric, figure in facts["figures"].items():
             stderr = "" if figure["stderr"] is None else f"{figure['stderr']:.4f}"
-            view.add_row(task, metric, f"{figure['value']:.4f}", stderr)
-    return view
+            rows.append((task, metric, f"{figure['value']:.4f}", stderr))
+    view = tables.table(("task", "figure", "value", "standard error"), rows)
+    return Group(view, *map(tables.plain, told))
 
 
 def _task(document: Json, task: str) -> Json:

@@ -75,9 +75,12 @@ METRICS = {
 }
 """Group title -> metrics in the order in which they are shown."""
 
-TESTED_METRICS = tuple(
-    each.name for group in METRICS.values() for each in group if each.better and each.plotted
-)
+ALL_METRICS = tuple(each for group in METRICS.values() for each in group)
+METRIC_NAMES = tuple(each.name for each in ALL_METRICS)
+HEADLINES = tuple(each.name for each in ALL_METRICS if each.plotted)
+"""What is shown where there is not room for every figure."""
+
+TESTED_METRICS = tuple(each.name for each in ALL_METRICS if each.better and each.plotted)
 """What two policies are compared in by a test: a few, since each more blunts the others."""
 
 

@@ -58,5 +58,14 @@ class PairedTests:
     """"<before> <after> <benchmark>" -> why its figures cannot be compared."""
 
 
+def untested_lines(untested: Mapping[str, str]) -> list[str]:
+    """What could not be tested and why, a sentence without its full stop each."""
+    lines = []
+    for what, why in untested.items():
+        before, after, benchmark = what.split(" ", 2)
+        lines.append(f"{benchmark} of {before} and {after} is not tested: {why}")
+    return lines
+
+
 def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"

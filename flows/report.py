@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import report_figures as figures
-from flows.compare import RunMetrics, compare_runs
+from flows.compare import RunMetrics, compare_runs, standing_caution
 from flows.marking import num_absent, pieces
 from flows.metric_names import HEADLINE_GROUP, METRICS
 from flows.report_data import ReportData, ReportExample, ReportIteration
@@ -93,13 +93,23 @@ def _templates() -> Any:
 
 
 def _verdicts(data: ReportData) -> list[str]:
-    """What changed from the base to the last evaluated iteration."""
-    evaluated = [it for it in data.iterations if it.metrics]
-    if len(evaluated) < 2 or evaluated[0].iteration != 0:
-        return []
-    base, *trained = [it.metrics for it in evaluated]
-    run = RunMetrics(label=data.run_id, seed=data.seed, base=base, iterations=trained)
-    return [verdict.text for verdict in compare_runs([run]).verdicts]
+    """What changed from the base to the last evaluated iteration, and whether that one counts."""
+    evaluated = {it.iteration: it for it in data.iterations if it.metrics}
+    told = []
+    if 0 in evaluated:
+        base, *trained = evaluated.values()
+        run = RunMetrics(
+            label=data.run_id,
+            seed=data.seed,
+            base=base.metrics,
+            iterations={it.iteration: it.metrics for it in trained},
+        )
+        told = [verdict.text for verdict in compare_runs([run]).verdicts]
+    cautions = [
+        standing_caution(it.attempt, held=bool(it.held), stale=it.status == "stale")
+        for it in list(evaluated.values())[-1:]
+    ]
+    return [*told, *(f"Caution: {caution}." for caution in cautions if caution)]
 
 
 def _skips(data: ReportData) -> list[tuple[ReportIteration, str, str, int]]:

@@ -16,6 +16,7 @@ from csr.errors import ConfigError, DataError
 from csr.files import file_sha256
 from csr.protocols import Json
 from csr.response_files import ReadsResponses, read_responses
+from flows import tables
 from flows.benchmarks import interval_metrics
 from flows.choices import BenchmarkChoice
 from flows.config import absolute_paths
@@ -87,20 +88,18 @@ def score(request: ScoreRequest) -> Json:
 
 def table(shape: Json) -> Any:
     """The shape of `score` for people."""
-    from rich.table import Table
-
     counts = f"{shape['num_responses']} responses"
     for name in ("missing", "unknown"):
         counts += f", {shape[f'num_{name}']} {name}" if shape[f"num_{name}"] else ""
-    view = Table("figure", "value", "95 % interval", title=f"{shape['benchmark']}: {counts}")
-    metrics = shape["metrics"]
+    rows, metrics = [], shape["metrics"]
     for name, value in metrics.items():
         if is_companion(name):
             continue
         low, high = metrics.get(name + CI_LOW), metrics.get(name + CI_HIGH)
         interval = "" if low is None else f"{low:.4f} to {high:.4f}"
-        view.add_row(name, f"{value:.4f}", interval)
-    return view
+        rows.append((name, f"{value:.4f}", interval))
+    title = f"{shape['benchmark']}: {counts}"
+    return tables.table(("figure", "value", "95 % interval"), rows, title)
 
 
 def _choice(request: ScoreRequest) -> BenchmarkChoice:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csr.errors import ConfigError, shown
+from flows import tables
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,13 +56,9 @@ def recipe_text(name: str) -> str:
 
 def table(shape: dict[str, dict[str, str]]) -> Table:
     """The recipes for people."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    view = Table("recipe", "what it is", title=f"Recipes that come with csr, in {RECIPES}")
-    for name, sentence in shape["recipes"].items():
-        view.add_row(f"recipes/{name}", escape(sentence))
-    return view
+    rows = [(f"recipes/{name}", sentence) for name, sentence in shape["recipes"].items()]
+    title = f"Recipes that come with csr, in {RECIPES}"
+    return tables.table(("recipe", "what it is"), rows, title)
 
 
 def _first_sentence(recipe: Path) -> str:

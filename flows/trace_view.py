@@ -71,7 +71,7 @@ def _said(node: TreeNode) -> Any:
     for piece in pieces(on_terminal(node.text), node.marks):
         if piece.wrong:
             said.append(piece.text, "bold underline red")
-            said.append(f" [{piece.told}]", "red")
+            said.append(f" [{on_terminal(piece.told)}]", "red")
         else:
             said.append(piece.text)
     return said

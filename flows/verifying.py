@@ -11,6 +11,7 @@ from csr.checkpoints import weights_sha256
 from csr.errors import CSRError, DataError
 from csr.files import file_sha256
 from csr.protocols import Json
+from flows import tables
 from flows.home import open_store
 from storage.attempt import AttemptDir
 from storage.manifest import FileRecord, damaged
@@ -57,15 +58,12 @@ def verify(home: Path, run_id: str) -> Json:
 
 def table(shape: Json) -> Any:
     """The shape of `verify` for people."""
-    from rich.table import Table
-
     said = f"Run {shape['run_id']}: {shape['num_files']} files read, "
     if not shape["problems"]:
         return said + "all as they were written."
-    view = Table("where", "problem", "what to do", title=f"{said}{len(shape['problems'])} wrong")
-    for problem in shape["problems"]:
-        view.add_row(problem["where"], problem["problem"], problem["mend"])
-    return view
+    rows = [(each["where"], each["problem"], each["mend"]) for each in shape["problems"]]
+    title = f"{said}{len(shape['problems'])} wrong"
+    return tables.table(("where", "problem", "what to do"), rows, title)
 
 
 def _check(

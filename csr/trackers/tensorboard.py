@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class _TensorBoard:
 
     def __init__(self, home: Path, folder: Path) -> None:
         self._folder = folder
-        self.shown_by = f"tensorboard --logdir {home}"
+        self.shown_by = f"tensorboard --logdir {shlex.quote(str(home))}"
 
     def log(self, track: Track, points: Sequence[Point]) -> int:
         folder = self._folder / track.part

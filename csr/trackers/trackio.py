@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ class _Trackio:
 
     def __init__(self, project: str, folder: str) -> None:
         self._project = project
-        self.shown_by = f"TRACKIO_DIR={folder} trackio show --project {project}"
+        self.shown_by = f"TRACKIO_DIR={shlex.quote(folder)} trackio show --project {project}"
 
     def log(self, track: Track, points: Sequence[Point]) -> int:
         with contextlib.redirect_stdout(sys.stderr):  # it prints how to look at them

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from csr.protocols import Json
+from flows.tables import plain
 
 GB = 1e9
 _SHORTEST_IN_HOURS = 36.0
@@ -40,7 +41,7 @@ def render(shape: Json) -> Any:
     ):
         if lines:
             parts += [f"{title}:", *(f"  - {line}" for line in lines)]
-    return Group(*(_plain(part) for part in parts))
+    return Group(*(plain(part) if isinstance(part, str) else part for part in parts))
 
 
 def _time_table(shape: Json) -> Any:
@@ -101,11 +102,11 @@ def _table(title: str, groups: Iterable[Json]) -> Any:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for group in groups:
         first, last = group["iterations"][0], group["iterations"][-1]
         name = f"iteration {first}" if first == last else f"iterations {first} to {last}"
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     return table
 
 
@@ -119,12 +120,6 @@ def _of(path: str, show: Any) -> Any:
         return "-" if value is None else str(show(value))
 
     return cell
-
-
-def _plain(part: Any) -> Any:
-    from rich.text import Text
-
-    return Text(part) if isinstance(part, str) else part
 
 
 def _hours(seconds: float | None) -> str:

@@ -255,7 +255,9 @@ def test_of_very_many_attempts_the_newest_are_shown(
 
 def test_the_gates_that_tripped_stand_first_with_what_they_mean(made: Made) -> None:
     attempt = AttemptDir(IterationId("tiny", 2, 3), Path("/nowhere"))
-    fine = Verdict(gate="recall_drop", value=0.0123456, limit=0.05, tripped=False, message="")
+    fine = Verdict(
+        gate="recall_drop", value=0.0123456, limit=0.05, tripped=False, message="", bound="at most"
+    )
     unknown = replace(fine, gate="kl_nats_per_token", value=None, message="not measured")
     tripped = Verdict(
         gate="length_drift",
@@ -277,9 +279,9 @@ def test_the_gates_that_tripped_stand_first_with_what_they_mean(made: Made) -> N
         "| gate | verdict | value | limit |",
         "| --- | --- | --- | --- |",
         "| length_drift | **TRIPPED** | nan |  |",
-        "| recall_drop | fine | 0.01235 | 0.05 |",
-        "| kl_nats_per_token | not measured |  | 0.05 |",
-        "| recall_drop | fine | 0 | 0.05 |",
+        "| recall_drop | fine | 0.01235 | at most 0.05 |",
+        "| kl_nats_per_token | not measured |  | at most 0.05 |",
+        "| recall_drop | fine | 0 | at most 0.05 |",
     ]
     assert second["data"].splitlines()[:3] == [
         "# tiny/02.3: no gate tripped",

@@ -42,7 +42,7 @@ def test_ls_of_a_run_lists_its_iterations(csr: Csr, home: Path) -> None:
     assert shape["prompts"] == {"used": 12, "skipped": {}}
     assert [line["iteration_id"] for line in shape["iterations"]] == [f"{RUN}/01", f"{RUN}/02"]
     for line in shape["iterations"]:
-        keys = {"iteration_id", "attempt", "num_attempts", "status", "metrics"}
+        keys = {"iteration_id", "attempt", "num_attempts", "status", "failed", "metrics"}
         assert line.keys() == keys
         assert (line["attempt"], line["status"]) == (1, "done")
     table = csr("ls", RUN, "--home", home).out
@@ -54,7 +54,7 @@ def test_show_tells_all_of_an_iteration(csr: Csr, home: Path) -> None:
     shape = csr("show", f"{RUN}/01", "--home", home, "--json").json()
     assert shape.keys() == {
         "iteration_id", "attempt", "num_attempts", "current", "rerun_of", "status", "metrics",
-        "counts", "tables", "seconds", "policy", "gates",
+        "failed", "counts", "tables", "seconds", "policy", "gates",
         "benchmarks", "lmms_eval",
     }  # fmt: skip
     counts = shape["counts"]
@@ -68,6 +68,39 @@ def test_show_tells_all_of_an_iteration(csr: Csr, home: Path) -> None:
     assert len(shape["policy"]["sha256"]) == 64
     assert csr("show", f"{RUN}/01.1", "--home", home, "--json").json() == shape
     assert "counts.pairs" in csr("show", f"{RUN}/01", "--home", home).out
+
+
+def test_a_failed_stage_says_why(csr: Csr, home: Path, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(home, tmp_path / "home"))
+    manifest = RunStore(home).attempt(RUN, 2).manifest
+    stage = manifest.read().stage("sample", 1)
+    assert stage is not None
+    why = "EnvironmentFault: the disk [/data] is full"
+    manifest.record(stage.model_copy(update={"status": "failed", "message": why, "files": ()}))
+    manifest.update(status="failed")
+    failed = [{"stage": "sample", "shard": 1, "message": why}]
+    listed = csr("ls", RUN, "--home", home, "--json").json()
+    assert [line["failed"] for line in (listed["base"], *listed["iterations"])] == [[], [], failed]
+    assert csr("show", f"{RUN}/02", "--home", home, "--json").json()["failed"] == failed
+    line = f"sample, shard 1: {why}"
+    assert f"{RUN}/02 failed in {line}" in csr("ls", RUN, "--home", home).out
+    assert line in csr("show", f"{RUN}/02", "--home", home).out
+
+    manifest.update(status="running")  # it is being done again
+    assert csr("show", f"{RUN}/02", "--home", home, "--json").json()["failed"] == []
+
+
+def test_every_plotted_figure_has_its_line(csr: Csr, home: Path, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(home, tmp_path / "home"))
+    figures = {"amber_f1": 0.875, "multiple_choice_accuracy": 0.625, "rationale_rouge_l": 0.375}
+    RunStore(home).attempt(RUN, 1).manifest.update(metrics=figures)
+    RunStore(home).attempt(RUN, 0).manifest.update(metrics=figures)
+    table = csr("ls", RUN, "--home", home).out
+    for name, value in figures.items():
+        assert name in table
+        assert f" {value} " in table
+    told = csr("compare", RUN, "--home", home).out
+    assert "amber_f1" in told
 
 
 def test_trace_follows_a_prompt(csr: Csr, home: Path) -> None:

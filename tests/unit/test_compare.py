@@ -8,6 +8,7 @@ from csr.errors import ConfigError, DataError
 from flows.compare import RunMetrics, Spread, compare_runs
 from flows.comparison_views import cell, to_json, to_markdown, to_rich
 from flows.matched_recall import chair_s_at
+from flows.metric_names import METRICS
 from flows.pareto import pareto_chart, pareto_svg, spread_apart
 
 
@@ -19,7 +20,11 @@ BASE = figures(0.4, 0.9, 3.0)
 
 
 def run(label: str, seed: int, *iterations: dict[str, float]) -> RunMetrics:
-    return RunMetrics(label=label, seed=seed, base=BASE, iterations=iterations)
+    return RunMetrics(label=label, seed=seed, base=BASE, iterations=numbered(*iterations))
+
+
+def numbered(*iterations: dict[str, float]) -> dict[int, dict[str, float]]:
+    return dict(enumerate(iterations, 1))
 
 
 CSR = [
@@ -46,7 +51,7 @@ def test_rows_are_means_and_ranges_over_seeds() -> None:
 
 
 def test_labels_with_their_own_bases_have_their_own_base_rows() -> None:
-    other = RunMetrics(label="other", seed=1, base=figures(0.5, 0.9, 3.0), iterations=())
+    other = RunMetrics(label="other", seed=1, base=figures(0.5, 0.9, 3.0), iterations={})
     rows = compare_runs([*CSR, other]).rows
     bases = [(row.label, row.metrics["chair_s"].mean) for row in rows if row.iteration == 0]
     assert bases == [("csr", 0.4), ("other", 0.5)]
@@ -107,7 +112,7 @@ def test_a_slight_change_is_not() -> None:
 
 def test_a_base_without_hallucination_has_no_relative_change() -> None:
     perfect = RunMetrics(
-        label="csr", seed=1, base=figures(0.0, 1.0, 3.0), iterations=[figures(0.1, 1.0, 3.0)]
+        label="csr", seed=1, base=figures(0.0, 1.0, 3.0), iterations={1: figures(0.1, 1.0, 3.0)}
     )
     (verdict,) = compare_runs([perfect]).verdicts
     assert verdict.chair_s_change is None
@@ -119,12 +124,57 @@ def test_data_without_ground_truth_compares_lengths() -> None:
         label="own",
         seed=1,
         base={"mean_response_tokens": 50.0},
-        iterations=[{"mean_response_tokens": 40.0, "distinct_2": 0.5}],
+        iterations={1: {"mean_response_tokens": 40.0, "distinct_2": 0.5}},
     )
     table = compare_runs([tokens])
     assert table.columns == ("mean_response_tokens", "distinct_2")
     assert table.verdicts[0].text.startswith("own, iteration 1, against base: length -20.0%.")
     assert "| base | 0 | 1 | 50.000 | – |" in to_markdown(table)
+
+
+def test_an_iteration_without_figures_keeps_the_numbers_of_the_others() -> None:
+    """Iterations 1 and 2 were not evaluated; the control has figures of 2 and 3."""
+    late = RunMetrics(label="late", seed=1, base=BASE, iterations={3: figures(0.1, 0.9, 3.0)})
+    control = RunMetrics(
+        label="random",
+        seed=1,
+        base=BASE,
+        iterations={2: figures(0.3, 0.9, 3.0), 3: figures(0.2, 0.9, 3.0)},
+    )
+    comparison = compare_runs([late, control], control="random")
+    rows = [(row.label, row.iteration) for row in comparison.rows]
+    assert rows == [("base", 0), ("late", 3), ("random", 2), ("random", 3)]
+    told = [verdict.text.partition(", recall")[0] for verdict in comparison.verdicts]
+    assert told == [
+        "late, iteration 3, against base: chair_s -75.0%",
+        "random, iteration 3, against base: chair_s -50.0%",
+        "late, iteration 3, against random: chair_s -50.0%",  # .1/.2 - 1
+    ]
+
+
+def test_seeds_without_a_common_iteration_have_no_verdict() -> None:
+    one, other = (
+        RunMetrics(label="csr", seed=seed, base=BASE, iterations={seed: BASE}) for seed in (1, 2)
+    )
+    assert compare_runs([one, other]).verdicts == ()
+
+
+def test_figures_of_other_benchmarks_are_compared_where_there_is_no_chair() -> None:
+    base = {"amber_chair": 0.1, "amber_f1": 0.8, "multiple_choice_accuracy": 0.5}
+    now = {"amber_chair": 0.07, "amber_f1": 0.81, "multiple_choice_accuracy": 0.5}
+    other = RunMetrics(label="own", seed=1, base=base, iterations={1: now})
+    comparison = compare_runs([other])
+    assert comparison.columns == ("amber_chair", "amber_f1", "multiple_choice_accuracy")
+    assert comparison.verdicts[0].text == (
+        "own, iteration 1, against base: amber_chair -3.0 points, amber_f1 +1.0 points, "
+        "multiple_choice_accuracy +0.0 points."
+    )
+
+
+def test_every_known_figure_has_a_column() -> None:
+    names = {metric.name: 0.5 for group in METRICS.values() for metric in group}
+    comparison = compare_runs([RunMetrics(label="a", seed=1, base=names, iterations={})])
+    assert set(comparison.columns) == names.keys()
 
 
 def test_runs_without_iterations_have_no_verdict() -> None:
@@ -185,8 +235,26 @@ def test_rich_table_shows_every_cell_and_takes_labels_literally() -> None:
         console.print(to_rich(compare_runs([run("[red]x", 1, figures(0.2, 0.9, 3.0))])))
     shown = capture.get()
     assert "[red]x" in shown
-    for text in ("chair_s", "0.400", "0.200", "-50.0%"):
+    for text in ("chair_s", "0.400", "0.200", "-50.0%", "recall at most 3 points lower"):
         assert text in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_figures_are_whole_in_a_narrow_terminal(width: int) -> None:
+    wide = {metric.name: 0.8125 for group in METRICS.values() for metric in group}
+    runs = [
+        RunMetrics(label="csr", seed=seed, base=wide, iterations={1: {**wide, "recall": seed / 3}})
+        for seed in (1, 2)
+    ]
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(to_rich(compare_runs(runs)))
+    shown = capture.get()
+    assert "…" not in shown
+    for name in wide:
+        [row, *_] = [line for line in shown.splitlines() if line.startswith(f"│ {name} ")]
+        assert "0.812" in row
+    assert "0.500 (0.333-0.667)" in shown
 
 
 def test_chair_is_held_against_the_recall_it_costs() -> None:
@@ -240,6 +308,6 @@ def test_names_beside_the_plot_do_not_cover_each_other(
 
 
 def test_there_is_no_plot_without_both_figures() -> None:
-    alone = RunMetrics(label="a", seed=1, base={"recall": 0.9}, iterations=[{"recall": 0.9}])
+    alone = RunMetrics(label="a", seed=1, base={"recall": 0.9}, iterations={1: {"recall": 0.9}})
     with pytest.raises(DataError, match="nothing to plot"):
         pareto_svg(compare_runs([alone]))

@@ -106,6 +106,13 @@ def test_a_figure_that_is_no_number_trips_what_it_belongs_to() -> None:
     assert tripped(pairs(mean_margin=-math.inf)) == {"finite", "margin_share"}
 
 
+def test_each_limit_says_which_side_is_fine() -> None:
+    floors = [each.gate for each in judge(HEALTHY, Config()) if each.bound != "at most"]
+    assert floors == ["margin_share"]
+    unmeasured = judge(replace(HEALTHY, pairs={}), Config())
+    assert {each.gate: each.bound for each in unmeasured}["margin_share"] == "at least"
+
+
 def test_chance_is_allowed_for() -> None:
     """Of twelve images, one more that is wrong is no harm; 3 hypot(.08, .11) = .41 would be."""
     before = BASE | {"chair_s": 0.08, "chair_s_se": 0.08}

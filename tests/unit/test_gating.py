@@ -36,7 +36,7 @@ def manifest(tmp_path: Path, number: int, attempt: int = 1) -> Any:
 
 
 def test_a_held_iteration_stops_the_run_and_says_why(csr: Csr, tmp_path: Path) -> None:
-    answer = run(csr, tmp_path)
+    answer = run(csr, tmp_path, max_recall_drop=0.05)  # of which nothing is measured
     assert answer.status == 1
     assert "mine/01.1 is held, and the policy before it stays current" in answer.err
     assert "length_drift_sentences is 1.2, past 0.2: Responses changed in length" in answer.err
@@ -57,9 +57,17 @@ def test_a_held_iteration_stops_the_run_and_says_why(csr: Csr, tmp_path: Path) -
     assert '<strong class="problem">tripped.</strong>' in report
     assert csr("show", f"{RUN}/01", "--home", tmp_path / "home").out.count("Responses changed") == 2
 
-    again = run(csr, tmp_path)
+    again = run(csr, tmp_path, max_recall_drop=0.05)
     assert again.status == 1
     assert "mine/01.1 is held" in again.err
+
+    limit = "1.2, at most 0.2: Responses changed"
+    assert limit in csr("show", f"{RUN}/01", "--home", tmp_path / "home").out
+    assert "not measured, at most 0.05" in csr("show", f"{RUN}/01", "--home", tmp_path / "home").out
+    caution = "mine/01.1 is held by a gate, so the run does not go on from it"
+    assert ask(csr, tmp_path, "compare", RUN)["cautions"] == [caution]
+    assert caution in csr("compare", RUN, "--home", tmp_path / "home").out
+    assert f"Caution: {caution}" in report
 
 
 def test_the_loop_goes_on_from_the_policy_before_where_the_recipe_says_so(

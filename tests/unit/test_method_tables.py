@@ -15,7 +15,7 @@ def run(label: str, seed: int, *chair_s: float) -> RunMetrics:
         label=label,
         seed=seed,
         base=base,
-        iterations=[{**base, **spent, "chair_s": value} for value in chair_s],
+        iterations={n: {**base, **spent, "chair_s": value} for n, value in enumerate(chair_s, 1)},
     )
 
 
@@ -25,7 +25,7 @@ RUNS = [run("csr", 1, 0.2, 0.1234567), run("csr", 2, 0.1, 0.05), run("random", 1
 def test_figures_are_kept_and_read_again(tmp_path: Path) -> None:
     save(RUNS, tmp_path / "some" / "methods.json")
     again = load(tmp_path / "some" / "methods.json")
-    assert [each.iterations[1]["chair_s"] for each in again] == [0.12346, 0.05, 0.3]
+    assert [each.iterations[2]["chair_s"] for each in again] == [0.12346, 0.05, 0.3]
     assert again[1:] == RUNS[1:]
 
 

@@ -111,7 +111,52 @@ def test_compare_tests_each_seed_against_its_base(csr: Csr, home: Path) -> None:
     markdown = csr("compare", "s1", "s2", "--home", home, "--markdown").out
     assert "| figure | before | after | difference | p | p (Holm) | test |" in markdown
     assert "Neither says what another training seed would do." in markdown
-    assert "Paired tests" in csr("compare", "s1", "s2", "--home", home).out
+    told = csr("compare", "s1", "s2", "--home", home).out
+    assert "Paired tests" in told
+    assert "recall at most 1 points lower" in told
+
+
+def test_the_control_is_asked_of_the_same_iteration(
+    csr: Csr, folder: Path, home: Path, tmp_path: Path
+) -> None:
+    home = Path(shutil.copytree(home, tmp_path / "home"))
+    data = folder / "data"
+    recipe = with_vocabulary(data, name="random", evaluation=evaluation(data))
+    run = ("run", recipe, "--set", "seed=1", "--home", home, "--run-id")
+    assert csr(*run, "control").status == 0
+    RunStore(home).attempt("s1", 1).manifest.update(metrics={})  # as if it were not evaluated
+    RunStore(home).attempt("control", 1).manifest.update(metrics={})
+    shape = csr("compare", "s1", "control", "--control", "random", "--home", home, "--json").json()
+    assert [(row["label"], row["iteration"]) for row in shape["rows"]] == [
+        ("base", 0), ("scripted", 2), ("random", 2),
+    ]  # fmt: skip
+    assert shape["verdicts"][0]["iteration"] == 2
+    sides = {(each["before_id"], each["after_id"]) for each in shape["tests"]}
+    assert ("control/02.1", "s1/02.1") in sides
+
+
+def test_a_run_that_ended_before_its_base_has_nothing_to_compare(
+    csr: Csr, home: Path, tmp_path: Path
+) -> None:
+    home = Path(shutil.copytree(home, tmp_path / "home"))
+    shutil.rmtree(home / "s1/iterations")
+    answer = csr("compare", "s1", "s2", "--home", home)
+    assert answer.status == 2
+    assert "run s1 has nothing to compare" in answer.err
+
+
+def test_ids_of_prompts_are_shown_as_they_are(csr: Csr, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    recipe = write_recipe(folder, num_iterations=1)
+    records = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    for number, record in enumerate(records):
+        record["id"] = f"[/red]{number}\x1b[2J"
+    (folder / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    assert csr("run", recipe, "--home", tmp_path / "home", "--run-id", "mine").status == 0
+    answer = csr("diff", "mine/00", "mine/01", "--home", tmp_path / "home")
+    assert answer.status == 0
+    assert "[/red]0\ufffd[2J" in answer.out
+    assert "\x1b" not in answer.out
 
 
 def test_other_conditions_are_not_compared(csr: Csr, folder: Path, home: Path) -> None:
@@ -125,6 +170,11 @@ def test_other_conditions_are_not_compared(csr: Csr, folder: Path, home: Path) -
         "s1/00.1 short/00.1 captions": "asked under other conditions "
         "(max_response_tokens, settings)"
     }
+    told = " ".join(csr("diff", "s1/00", "short/00", "--home", home).out.split())
+    assert (
+        "Caution: captions of s1/00.1 and short/00.1 is not tested: asked under other conditions "
+        "(max_response_tokens, settings)." in told
+    )
     compared = csr("compare", "s1", "short", "--home", home, "--json").json()
     assert compared["cautions"] == [
         "captions: short and s1 were asked under other conditions (max_response_tokens, settings), "
@@ -137,6 +187,10 @@ def test_attempts_of_an_earlier_release_are_told(csr: Csr, home: Path, tmp_path:
     RunStore(home).attempt("s1", 1).outcomes("captions").unlink()
     shape = csr("diff", "s1/00", "s1/01", "--home", home, "--json").json()
     assert shape["tests"] == []
+    RunStore(home).attempt("s1", 2).outcomes("captions").unlink()
+    for form in ((), ("--markdown",)):
+        told = " ".join(csr("compare", "s1", "--home", home, *form).out.split())
+        assert "captions of s1/00.1 and s1/02.1 is not tested: s1/02.1 has no outcomes" in told
     assert "s1/01.1 has no outcomes of single responses" in next(iter(shape["untested"].values()))
 
 

@@ -455,6 +455,39 @@ def test_without_an_evaluated_base_nothing_is_held_against_it(data: ReportData) 
     assert "against base" not in render_report(replace(data, iterations=iterations))
 
 
+def test_iterations_without_figures_keep_their_numbers(data: ReportData) -> None:
+    base, first = data.iterations
+    late = replace(first, iteration=3, attempt="tiny-4f2a/03.1")
+    skipped = [replace(first, iteration=number, metrics={}) for number in (1, 2)]
+    page = render_report(replace(data, iterations=[base, *skipped, late]))
+    assert "tiny-4f2a, iteration 3, against base: chair_s -37.8%" in Page(page).text
+
+
+@pytest.mark.parametrize(
+    ("changes", "caution"),
+    [
+        ({"held": "It fell silent."}, "tiny-4f2a/01.2 is held by a gate, so the run does not"),
+        ({"status": "stale"}, "tiny-4f2a/01.2 is stale: what it builds on was replaced"),
+    ],
+)
+def test_figures_that_are_not_the_current_policys_are_told_as_such(
+    data: ReportData, changes: dict[str, str], caution: str
+) -> None:
+    base, first = data.iterations
+    assert "Caution: tiny-4f2a/01.2" not in render_report(data)
+    page = render_report(replace(data, iterations=[base, replace(first, **changes)]))
+    assert f"Caution: {caution}" in Page(page).text
+
+
+def test_a_limit_says_which_side_is_fine(data: ReportData) -> None:
+    gate = Verdict(
+        gate="margin_share", value=0.5, limit=0.1, tripped=False, message="", bound="at least"
+    )
+    base, first = data.iterations
+    page = render_report(replace(data, iterations=[base, replace(first, gates=[gate])]))
+    assert "<td>0.500</td><td>at least 0.100</td>" in page
+
+
 def test_importing_the_report_is_instant() -> None:
     code = (
         "import sys, flows.report; "

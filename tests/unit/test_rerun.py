@@ -150,6 +150,8 @@ def test_promotion_makes_later_iterations_stale(csr: Csr, home: Path, tmp_path: 
         (1, "stale"),
     ]
     assert listed["status"] == "stale"
+    caution = f"{RUN}/02.1 is stale: what it builds on was replaced since"
+    assert ask(csr, home, "compare", RUN)["cautions"] == [caution]
     assert ask(csr, home, "ls")["runs"][0]["status"] == "stale"
     assert (
         "stale" in (csr("report", RUN, "--home", home), (home / RUN / "report.html"))[1].read_text()
