@@ -58,7 +58,7 @@ def lmms_eval(target: str, /, *, options: LmmsOptions, common: Common = Common()
     Parameters
     ----------
     target
-        An iteration, such as `tiny-4f2a/02`, or a model's directory.
+        An iteration, such as `tiny-534d/02`, or a model's directory.
     """
     from flows import lmms_eval as lmms
     from flows.lmms_results import table

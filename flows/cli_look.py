@@ -64,18 +64,26 @@ def validate(
     help_epilogue=examples(
         "csr recipes",
         "csr recipes own_data > mine.yaml",
+        "csr recipes --fields trainer.dpo      # what a section may say",
     ),
 )
-def recipes(name: str | None = None, /, *, common: Common = Common()) -> int:
-    """List the recipes that come with csr, or print one.
+def recipes(
+    name: str | None = None, /, *, fields: str | None = None, common: Common = Common()
+) -> int:
+    """List the recipes that come along, print one, or what one may say.
 
     Parameters
     ----------
     name
         Name of the recipe to print, such as `own_data`.
+    fields
+        Section whose fields to print with types and defaults: `trainer`, `source.csr`, `recipe`.
     """
-    from flows import shipped
+    from flows import recipe_fields, shipped
 
+    if fields is not None:
+        print(recipe_fields.section(fields), end="")
+        return 0
     if name is not None:
         print(shipped.recipe_text(name), end="")
         return 0
@@ -186,8 +194,8 @@ def diff(attempt_id: IterationId, other_id: IterationId, /, *, common: Common = 
     group=LOOK,
     sort_key=5,
     help_epilogue=examples(
-        "csr compare tiny-534d tiny-91c0",
-        "csr compare tiny-534d random-03fe --control random",
+        "csr compare tiny-534d tiny-ea10",
+        "csr compare tiny-534d random-64e2 --control random",
         "csr compare tiny-534d --markdown --plot recall.svg",
     ),
 )

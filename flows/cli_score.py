@@ -16,8 +16,8 @@ app = App()
     group=WORK,
     sort_key=6,
     help_epilogue=examples(
-        "csr score captions.json --benchmark coco_chair --set annotations=coco",
-        "csr score answers.jsonl --benchmark pope --recipe recipes/own_data.yaml",
+        "csr score said.json --benchmark coco_chair --set annotations=coco/annotations",
+        "csr score answers.jsonl --benchmark pope --recipe recipes/csr_llava15_7b.yaml",
     ),
 )
 def score(

@@ -22,7 +22,7 @@ _ITERATION_ID = re.compile(rf"(?P<run>{RUN_ID_PATTERN})/(?P<iteration>\d+)(\.(?P
 
 @dataclass(frozen=True, slots=True)
 class IterationId:
-    """`tiny-4f2a/02` or, with an attempt, `tiny-4f2a/02.1`."""
+    """`tiny-534d/02` or, with an attempt, `tiny-534d/02.1`."""
 
     run_id: str
     iteration: int
@@ -40,7 +40,7 @@ def parse_iteration_id(text: str) -> IterationId:
     if match is None:
         raise ConfigError(
             f"{text!r} is not an iteration ID. Write RUN/NN, or RUN/NN.A for one attempt, e.g. "
-            "tiny-4f2a/02 or tiny-4f2a/02.1."
+            "tiny-534d/02 or tiny-534d/02.1."
         )
     attempt = match["attempt"]
     return IterationId(match["run"], int(match["iteration"]), int(attempt) if attempt else None)

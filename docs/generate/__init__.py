@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.generate import commands, messages, recipe_fields, tables
+from docs.generate import commands, messages, tables
+from flows import recipe_fields
 
 PAGES: dict[str, Callable[[], str]] = {
     "recipe.md": recipe_fields.page,

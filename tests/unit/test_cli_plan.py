@@ -1,5 +1,7 @@
 """`csr plan`: what it says of recipes, and of what it cannot plan."""
 
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +56,47 @@ def test_every_recipe_is_planned_whole(recipe: Path, gpu: str) -> None:
     assert not [line for line in shape["not_counted"] if "source" in line or "sampler" in line]
 
 
+NEEDS_80_GB = re.compile(r"\b(one|eight) 80 GB GPUs?\b")
+
+
+def header_of(recipe: Path) -> str:
+    """The comments that a recipe begins with, on one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), recipe.read_text().splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in lines)
+
+
+def of_known_models() -> list[Path]:
+    recipes = sorted(RECIPES.glob("*.yaml"))
+    loaded = {path: load_recipe(path) for path in recipes}
+    return [p for p, r in loaded.items() if r.num_iterations and r.policy.model in GEOMETRIES]
+
+
+def unfitting(recipe: Path, *settings: str) -> list[tuple[list[int], str]]:
+    """Iterations and stages that do not fit into a GPU of 80 GB."""
+    groups = shape_of(recipe, *settings, gpu="A100", num_evaluation_prompts=7)["iterations"]
+    return [
+        (group["iterations"], stage)
+        for group in groups
+        for stage, memory in group["memory"].items()
+        if memory and not memory["fits"]
+    ]
+
+
+@pytest.mark.parametrize("recipe", of_known_models(), ids=lambda path: path.stem)
+def test_a_recipe_fits_the_machine_that_its_header_names(recipe: Path) -> None:
+    assert NEEDS_80_GB.search(header_of(recipe))
+    assert unfitting(recipe) == []
+
+
+def test_the_check_of_headers_sees_what_does_not_fit() -> None:
+    assert unfitting(CSR, "trainer.dtype=float32") == [([1, 2, 3], "training")]
+
+
 def test_the_paper_s_run_on_one_h200() -> None:
     """Preset `released` is the tree of the figures that were worked out before."""
     shape = shape_of(
         CSR, "source.preset=released", "sampler.gpu_memory_utilization=0.9",
-        "trainer.dtype=bfloat16", "similarity.precision=bf16", num_prompts=12_000,
-        num_evaluation_prompts=0,
+        "similarity.precision=bf16", num_prompts=12_000, num_evaluation_prompts=0,
     )  # fmt: skip
     [group] = shape["iterations"]
     hours = {stage: seconds / 3600 for stage, seconds in group["seconds"].items()}
@@ -79,22 +116,23 @@ def test_the_paper_s_run_on_one_h200() -> None:
 
 
 def test_a_source_that_asks_in_batches_is_told_how_many_prompts_the_cache_holds() -> None:
-    narrow = ("trainer.dtype=bfloat16", "trainer.num_epochs=1")
-    [group] = (shape := shape_of(SIMA, "shard_size=4096", *narrow))["iterations"]
+    short = "trainer.num_epochs=1"
+    [group] = (shape := shape_of(SIMA, "shard_size=4096", short))["iterations"]
     assert group["sampling"]["schedule"] == "level_by_level"
     num = group["sampling"]["trees_in_kv_cache"]
     assert any(f"shard_size={num}" in line for line in shape["advice"])
-    [group] = shape_of(SIMA, f"shard_size={num}", *narrow)["iterations"]
+    [group] = shape_of(SIMA, f"shard_size={num}", short)["iterations"]
     assert group["sampling"]["schedule"] == "kept"
 
 
 def test_float16_is_trained_in_float32_unless_told_otherwise() -> None:
-    [wide] = shape_of(CSR)["iterations"]
-    [narrow] = shape_of(CSR, "trainer.dtype=bfloat16")["iterations"]
+    stored = "trainer.dtype=auto"
+    [wide] = shape_of(CSR, stored)["iterations"]
+    [narrow] = shape_of(CSR)["iterations"]
     ratio = wide["seconds"]["train"] / narrow["seconds"]["train"]
     assert ratio == pytest.approx(989 / 67)
     assert wide["memory"]["training"]["dtype"] == "float32"
-    assert any("trainer.dtype=bfloat16" in line for line in shape_of(CSR)["advice"])
+    assert any("trainer.dtype=bfloat16" in line for line in shape_of(CSR, stored)["advice"])
 
 
 def test_what_does_not_fit_is_said() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import app
-from flows.config import load_recipe
+from flows.config import load_recipe, run_id_of
 from tests.documents import (
     PAGES,
     ROOT,
@@ -29,12 +29,13 @@ RUN = "tiny-534d"
 STANDS_FOR = {
     "RUN": RUN,
     "OTHER": "again",
-    "own-data-6ddb": RUN,
-    "random-03fe": "random",
-    "tiny-91c0": "again",
+    "RANDOM": "random",
+    "random-64e2": "random",
+    "tiny-ea10": "again",
 }
 """What the pages call a run -> the run of this test that stands for it."""
 PROMPTS = {"PROMPT_ID": "7"}
+EXAMPLE = re.compile(r"\b(?:tiny|random|own-data)-[0-9a-f]{4}\b")
 NOT_RUN = {
     "demo": "minutes: builds the world and trains on it; `make demo` is CI's own check",
     "run": "needs engines; its recipe and settings are checked",
@@ -113,6 +114,18 @@ def test_what_takes_a_second_works(
     answer = csr(*as_run(command.words[1:]))
     assert (answer.status, answer.err.partition("error:")[2]) == (0, "")
     assert answer.out
+
+
+def test_the_runs_of_the_examples_have_the_names_that_the_recipe_gives_them() -> None:
+    tiny = ROOT / "recipes" / "tiny.yaml"
+    made = {
+        run_id_of(load_recipe(tiny, settings))
+        for settings in ((), ("seed=12",), ("source.pairing=random", "name=random"))
+    }
+    assert made == {RUN, "tiny-ea10", "random-64e2"}
+    sources = [f for p in ("csr", "flows", "storage", "docs") for f in (ROOT / p).rglob("*.py")]
+    named = {name for page in (*PAGES, *sources) for name in EXAMPLE.findall(page.read_text())}
+    assert named == made
 
 
 def test_what_is_not_run_has_a_command_that_it_is_about() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from csr.skip_reasons import SkipReason
-from docs.generate import recipe_fields
 from docs.generate.messages import PACKAGES, ROOT, messages, texts
+from flows import recipe_fields
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 HEADER = "| the message says |"

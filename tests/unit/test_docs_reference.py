@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
-from docs.generate import commands, recipe_fields, tables
+from docs.generate import commands, tables
+from flows import recipe_fields
 from flows.components import Component
 from storage.schema import TABLES
 from tests.documents import verbs
+from tests.scripted_run import Csr
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -50,6 +52,32 @@ def test_a_setting_is_told_with_type_bounds_and_default() -> None:
     assert "**`temperatures`** (list of number of length ≥ 1, default `[0.3, 0.8]`)" in page
     assert "| `num_candidates` | `5` | `5` | `5` |" in page
     assert "One of [dpo](#trainer-dpo), " in page
+
+
+def test_presets_of_the_reward_stand_at_the_reward_alone() -> None:
+    page = recipe_fields.page()
+    assert page.count("| `statistics_scope` |") == 1
+    assert "| `statistics_scope` |" in page.partition("\n## reward\n")[2].partition("\n## ")[0]
+
+
+def test_a_section_is_printed_for_the_terminal(csr: Csr) -> None:
+    one = csr("recipes", "--fields", "trainer.dpo").out
+    assert one.startswith("## trainer: dpo\n")
+    assert "- **`beta`** (number > 0, default `0.1`)\n" in one
+    every = csr("recipes", "--fields", "trainer").out
+    assert [line for line in every.splitlines() if line.startswith("## ")] == [
+        "## trainer: dpo", "## trainer: scripted", "## trainer: sft",
+    ]  # fmt: skip
+    whole = csr("recipes", "--fields", "recipe").out
+    assert "**`num_iterations`** (whole number ≥ 0 and ≤ 99, default `3`)\n" in whole
+    assert "<a id=" not in whole
+    assert "](#" not in whole
+
+
+def test_a_section_that_is_not_there_is_refused(csr: Csr) -> None:
+    answer = csr("recipes", "--fields", "trainr")
+    assert (answer.status, answer.out) == (2, "")
+    assert "no section 'trainr'. Did you mean 'trainer'? Known: critic, critic.human," in answer.err
 
 
 def test_the_tables_page_has_every_column_with_its_unit() -> None:

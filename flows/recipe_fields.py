@@ -16,8 +16,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from csr.config import Location
+from csr.errors import ConfigError, shown
 from flows.components import Component
 from flows.config import Recipe
+from flows.validation import suggestion
 
 INTRODUCTION = """\
 # Recipe fields
@@ -48,15 +50,51 @@ LONG = 60
 
 def page() -> str:
     """The whole page as Markdown."""
+    return "\n".join([INTRODUCTION, *(text for _, text in _parts())])
+
+
+def section(name: str) -> str:
+    """A part of the page for the terminal: of a section, of one component, or of `recipe` itself.
+
+    `trainer` has every trainer's fields, `trainer.dpo` those of one. ConfigError names the parts.
+    """
+    parts = _parts()
+    found = [text for part, text in parts if part == name or part.startswith(f"{name}.")]
+    if not found:
+        names = sorted({known for part, _ in parts for known in (part, part.partition(".")[0])})
+        raise ConfigError(
+            f"A recipe has no section {shown(name)}.{suggestion(name, names)} "
+            f"Known: {', '.join(names)}."
+        )
+    return _plain("\n".join(found))
+
+
+def _plain(markdown: str) -> str:
+    """Without anchors, links and escapes, which only the site reads."""
+    bare = re.sub(r'<a id="[^"]*"></a>|\\$', "", markdown, flags=re.MULTILINE)
+    unlinked = re.sub(r"\[([^]]*)\]\(#[^)]*\)", r"\1", bare)
+    return unlinked.replace("&lt;", "<").replace(r"\*", "*")
+
+
+def _parts() -> list[tuple[str, str]]:
+    """Name -> text of each part of the page: `recipe`, `reward`, `trainer.dpo`."""
     choices, sections = _kinds()
-    parts = [INTRODUCTION, "## The recipe itself\n", _fields(Recipe, "recipe")]
+    parts = [("recipe", "## The recipe itself\n\n" + _fields(Recipe, "recipe"))]
     for name, model in sections:
-        parts += [f"## {name}\n", _docstring(model), _fields(model, name)]
-        parts += _presets(importlib.import_module(model.__module__), "REWARD_PRESETS")
+        told = [f"## {name}\n", _docstring(model), _fields(model, name), *_reward_presets(model)]
+        parts.append((name, "\n".join(told)))
     for name, choice in choices:
         for component in components(choice.package):
-            parts += _component(name, component)
-    return "\n".join(parts)
+            part = f"{name}.{component.__name__.rpartition('.')[2]}"
+            parts.append((part, "\n".join(_component(name, component))))
+    return parts
+
+
+def _reward_presets(model: type[BaseModel]) -> list[str]:
+    """Of the model that they are instances of; other models' modules may import the name."""
+    module = importlib.import_module(model.__module__)
+    presets = getattr(module, "REWARD_PRESETS", {}).values()
+    return _presets(module, "REWARD_PRESETS") if any(type(p) is model for p in presets) else []
 
 
 def components(package: str) -> list[ModuleType]:
