@@ -39,6 +39,8 @@ PromptCheck = Callable[[Prompt, tuple[int, int]], None]
 why its policy cannot be asked; the place in the file is added to that."""
 
 _KEYS = ("id", "image", "input", "reference", "dataset")
+_NUM_REQUIRED = 3
+"""Of these keys, the first ones."""
 _NUM_TOLD = 3
 """Bad records that an error quotes."""
 
@@ -278,6 +280,11 @@ def _record(order: int, entry: Entry) -> _Record:
     value, where = entry.record(), entry.where
     unknown = sorted(value.keys() - set(_KEYS))
     if unknown:
+        missing = [key for key in _KEYS[:_NUM_REQUIRED] if key not in value]
+        texts = [shown(key) for key in unknown if isinstance(value[key], str)]
+        if missing and texts:
+            told = " or ".join(texts[:_NUM_TOLD])
+            raise BadRecordError(f"{where}: {missing[0]!r} is missing; is it {told}? Rename it.")
         told = ", ".join(shown(key) for key in unknown[:_NUM_TOLD])
         raise BadRecordError(
             f"{where}: unknown keys {told}{', ...' if len(unknown) > _NUM_TOLD else ''}. A record "

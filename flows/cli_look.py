@@ -99,10 +99,13 @@ def ls(run_id: RunId | None = None, /, *, common: Common = Common()) -> int:
     run_id
         The run whose iterations to list; without it, all runs.
     """
+    from functools import partial
+
     from flows import listing
 
-    shape = listing.runs(common.home) if run_id is None else listing.run(common.home, run_id)
-    return answer(shape, listing.table, common)
+    if run_id is None:
+        return answer(listing.runs(common.home), partial(listing.runs_table, common.home), common)
+    return answer(listing.run(common.home, run_id), listing.table, common)
 
 
 @app.command(

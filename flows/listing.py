@@ -8,6 +8,7 @@ from typing import Any
 
 from csr.protocols import Json
 from flows import lmms_eval
+from flows.base_name import base_name
 from flows.conditions import condition_line, read_conditions
 from flows.figures import sum_counts
 from flows.gating import verdicts_of
@@ -17,7 +18,7 @@ from flows.metric_names import CI_HIGH, CI_LOW
 from storage.attempt import AttemptDir, parse_iteration_id
 from storage.lineage import is_stale, stale_iterations
 from storage.manifest import IterationManifest
-from storage.run_store import RunRecord, RunStore
+from storage.run_store import OTHER_HOME, RunRecord, RunStore
 from storage.tables import content_sha256, count_rows, read_table, table_files
 
 TABLES = ("nodes", "annotations", "responses", "pairs", "demonstrations")
@@ -53,7 +54,8 @@ def runs(home: Path) -> Json:
 
 
 def run(home: Path, run_id: str) -> Json:
-    """`{"run_id", "status", "prompts", "base": {"status", "metrics"}, "iterations": [...]}`.
+    """`{"run_id", "status", "prompts", "base": {"name", "status", "metrics"}, "iterations": [...],
+    "other_attempts": [{"attempt_id", "status"}]}`.
 
     An iteration is `{"iteration_id", "attempt", "num_attempts", "status", "metrics"}`, of its
     current attempt; `prompts` counts the prompt file's records as `used` and, by reason, `skipped`.
@@ -67,8 +69,17 @@ def run(home: Path, run_id: str) -> Json:
         "run_id": run_id,
         "status": _run_status(store, record),
         "prompts": prompt_counts(store, run_id),
-        "base": _base_line(store, base[0]) if base else {"status": "suspended", "metrics": {}},
+        "base": {
+            "name": base_name(record.config),
+            "status": attempt_status(store, base[0]) if base else "suspended",
+            "metrics": base[0].metrics if base else {},
+        },
         "iterations": [_iteration_line(store, m) for m in manifests if m.iteration > 0],
+        "other_attempts": [
+            {"attempt_id": str(other.id), "status": attempt_status(store, other.manifest.read())}
+            for current in attempts
+            for other in _other_attempts(store, current)
+        ],
     }
 
 
@@ -112,26 +123,33 @@ def prompt_counts(store: RunStore, run_id: str) -> Json:
     return {"used": sum(map(count_rows, store.prompts_paths(run_id))), "skipped": skipped}
 
 
-def table(shape: Json) -> Any:
-    """A shape of `runs` or `run` as a table for people."""
+def runs_table(home: Path, shape: Json) -> Any:
+    """The shape of `runs` as a table for people; where there is none, it names the folder."""
     from rich.table import Table
 
-    if shape.get("runs") == []:
-        return (
-            "No run is here yet. csr demo makes one, and csr run RECIPE; --home names their folder."
-        )
-    if "runs" in shape:
-        view = Table("run", "recipe", "status", "iterations", title="Runs")
-        for row in shape["runs"]:
-            view.add_row(row["run_id"], row["recipe"], row["status"], str(row["num_iterations"]))
-        return view
-    rows = [("base", shape["base"]["status"], shape["base"]["metrics"])]
+    if not shape["runs"]:
+        where = open_store(home).home
+        return f"No run is in {where} yet. csr demo makes one, and csr run RECIPE. {OTHER_HOME}"
+    view = Table("run", "recipe", "status", "iterations", title="Runs")
+    for row in shape["runs"]:
+        view.add_row(row["run_id"], row["recipe"], row["status"], str(row["num_iterations"]))
+    return view
+
+
+def table(shape: Json) -> Any:
+    """The shape of `run` as a table for people."""
+    from rich.table import Table
+
+    rows = [(shape["base"]["name"], shape["base"]["status"], shape["base"]["metrics"])]
     rows += [(_attempt_name(i), i["status"], i["metrics"]) for i in shape["iterations"]]
     shown = [name for name in HEADLINE_METRICS if any(name in metrics for *_, metrics in rows)]
     view = Table("iteration", "status", *shown, title=f"Run {shape['run_id']}, held-out images")
     for name, status, metrics in rows:
         cells = [f"{metrics[key]:.3f}" if key in metrics else "" for key in shown]
         view.add_row(name, status, *cells)
+    if others := shape["other_attempts"]:
+        told = ", ".join(f"{other['attempt_id']} ({other['status']})" for other in others)
+        view.caption = f"other attempts: {told}"
     return view
 
 
@@ -200,8 +218,10 @@ def _run_status(store: RunStore, record: RunRecord) -> str:
     return "stale" if status == "done" and stale_iterations(store, record.run_id) else status
 
 
-def _base_line(store: RunStore, manifest: IterationManifest) -> Json:
-    return {"status": attempt_status(store, manifest), "metrics": manifest.metrics}
+def _other_attempts(store: RunStore, current: AttemptDir) -> list[AttemptDir]:
+    run_id, iteration = current.id.run_id, current.id.iteration
+    numbers = [each for each in store.attempts(run_id, iteration) if each != current.number]
+    return [store.attempt(run_id, iteration, number) for number in numbers]
 
 
 def _iteration_line(store: RunStore, manifest: IterationManifest) -> Json:

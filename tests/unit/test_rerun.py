@@ -104,6 +104,10 @@ def test_pairs_alone_come_from_the_stored_trees(
 def test_the_rest_follows_from_pairs_taken_over(csr: Csr, home: Path) -> None:
     options = ("--from", "pair", "--set", "reward.image_weight=0.1")
     alone = ask(csr, home, "rerun", f"{RUN}/01", *options, "--until", "pair")
+    assert ask(csr, home, "ls", RUN)["other_attempts"] == [
+        {"attempt_id": f"{RUN}/01.2", "status": "suspended"}
+    ]
+    assert f"other attempts: {RUN}/01.2 (suspended)" in csr("ls", RUN, "--home", home).out
     refused = csr("promote", f"{RUN}/01.2", "--home", home)
     assert "The command that began it, without --until, goes on with it." in refused.err
     whole = ask(csr, home, "rerun", f"{RUN}/01", *options)
