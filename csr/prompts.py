@@ -130,11 +130,7 @@ def checked_prompts(
     done, all images).
     """
     root = raw.image_root
-    if root is not None and not root.is_dir():
-        raise DataError(
-            f"the image folder {root} does not exist or is no folder. Name the folder that "
-            "the prompts' image paths start from."
-        )
+    require_image_folder(root)
     aside = _SetAside(on_bad_record)
     records = list(_records(raw.entries, aside))
     images = PromptImages(root, image_place)
@@ -146,6 +142,15 @@ def checked_prompts(
         bad_records=tuple(aside.bad),
         kept_images=tuple(kept for sha256 in hashes if (kept := images.kept(sha256))),
     )
+
+
+def require_image_folder(root: Path | None) -> None:
+    """DataError where an image folder is named that is none."""
+    if root is not None and not root.is_dir():
+        raise DataError(
+            f"the image folder {root} does not exist or is no folder. Name the folder that "
+            "the prompts' image paths start from."
+        )
 
 
 class _SetAside:
