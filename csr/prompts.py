@@ -39,6 +39,8 @@ PromptCheck = Callable[[Prompt, tuple[int, int]], None]
 why its policy cannot be asked; the place in the file is added to that."""
 
 _KEYS = ("id", "image", "input", "reference", "dataset")
+_NUM_REQUIRED = 3
+"""Of these keys, the first ones."""
 _NUM_TOLD = 3
 """Bad records that an error quotes."""
 
@@ -128,11 +130,7 @@ def checked_prompts(
     done, all images).
     """
     root = raw.image_root
-    if root is not None and not root.is_dir():
-        raise DataError(
-            f"the image folder {root} does not exist or is no folder. Name the folder that "
-            "the prompts' image paths start from."
-        )
+    require_image_folder(root)
     aside = _SetAside(on_bad_record)
     records = list(_records(raw.entries, aside))
     images = PromptImages(root, image_place)
@@ -144,6 +142,15 @@ def checked_prompts(
         bad_records=tuple(aside.bad),
         kept_images=tuple(kept for sha256 in hashes if (kept := images.kept(sha256))),
     )
+
+
+def require_image_folder(root: Path | None) -> None:
+    """DataError where an image folder is named that is none."""
+    if root is not None and not root.is_dir():
+        raise DataError(
+            f"the image folder {root} does not exist or is no folder. Name the folder that "
+            "the prompts' image paths start from."
+        )
 
 
 class _SetAside:
@@ -278,6 +285,11 @@ def _record(order: int, entry: Entry) -> _Record:
     value, where = entry.record(), entry.where
     unknown = sorted(value.keys() - set(_KEYS))
     if unknown:
+        missing = [key for key in _KEYS[:_NUM_REQUIRED] if key not in value]
+        texts = [shown(key) for key in unknown if isinstance(value[key], str)]
+        if missing and texts:
+            told = " or ".join(texts[:_NUM_TOLD])
+            raise BadRecordError(f"{where}: {missing[0]!r} is missing; is it {told}? Rename it.")
         told = ", ".join(shown(key) for key in unknown[:_NUM_TOLD])
         raise BadRecordError(
             f"{where}: unknown keys {told}{', ...' if len(unknown) > _NUM_TOLD else ''}. A record "

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from csr.checkpoints import base_policy, check_weights, resolve_model
 from csr.errors import ConfigError
-from csr.prompt_files import PromptFiles
-from csr.prompts import LoadedPrompts, PromptCheck, checked_prompts
+from csr.prompt_files import PromptFiles, image_root
+from csr.prompts import LoadedPrompts, PromptCheck, checked_prompts, require_image_folder
 from csr.protocols import Json
 from csr.rendering import load_processor
 from csr.types import Prompt
 from flows.choices import SimilarityChoice
 from flows.config import WORLD_MARK, Recipe, of_iteration
+from flows.faults import Faults
 from flows.progress import stage_progress
 from flows.reading import read_records
 from storage.atomic import require_free_space
@@ -55,34 +56,64 @@ def check_without_world(recipe: Recipe, home: Path) -> None:
 def check_inputs(recipe: Recipe, home: Path) -> CheckedInputs:
     """Read the model's directory, the prompts and every image, and look at the disk.
 
-    CSRError names the first thing that cannot work. Nothing is written.
+    One CSRError tells the first fault of each: model, similarities, benchmarks, prompts, image
+    folder. Where there is one, the images are not looked at any more. Nothing is written.
     """
-    model = resolve_model(recipe.policy.model)
+    faults = Faults()
     changed = {number: of_iteration(recipe, number) for number in recipe.per_iteration}
-    for each in (recipe, *changed.values()):
-        _check_model(each, model)
-        for choice in (each.similarity, each.second_similarity):
-            if choice is not None:
-                _check_similarity(choice)
-    check_weights(sorted(model.glob("*.safetensors")))
-    weight_bytes = sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    needed = int(weight_bytes * ITERATION_BYTES_PER_WEIGHT_BYTE * recipe.num_iterations)
-    require_free_space(home, SMALLEST_FREE_BYTES + needed)
+    model = _usable_model(recipe, [recipe, *changed.values()], faults)
+    needed = SMALLEST_FREE_BYTES
+    if model is not None:
+        weight_bytes = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+        needed += int(weight_bytes * ITERATION_BYTES_PER_WEIGHT_BYTE * recipe.num_iterations)
+        require_free_space(home, needed)
+    held_out = _held_out(recipe, changed, faults)
     images = ImageStore(home)
     own = {
-        number: _load(each, [each], model, images)
+        number: _load(each, [each], model, images, faults)
         for number, each in changed.items()
         if _differs(each, recipe)
     }
     sharing = [each for number, each in changed.items() if number not in own]
-    loaded = _load(recipe, [recipe, *sharing], model, images)
-    image_bytes = images.missing_bytes([loaded.kept_images, *(o.kept_images for o in own.values())])
-    require_free_space(home, SMALLEST_FREE_BYTES + needed + image_bytes)
-    everything = [prompt for found in (loaded, *own.values()) for prompt in found.prompts]
-    for each in (recipe, *changed.values()):
-        refuse_leaks(each, everything)
+    loaded = _load(recipe, [recipe, *sharing], model, images, faults)
+    faults.raise_all()
+    everything = [loaded, *own.values()]
+    require_free_space(home, needed + images.missing_bytes([o.kept_images for o in everything]))
+    refuse_leaks(held_out, [prompt for found in everything for prompt in found.prompts])
     policy = dataclasses.asdict(base_policy(recipe.policy.model))
     return CheckedInputs(prompts=loaded, own_prompts=own, base_policy=policy)
+
+
+def _usable_model(recipe: Recipe, readers: Sequence[Recipe], faults: Faults) -> Path | None:
+    """The model's directory; None where it, or what is to be used with it, has a fault."""
+    found = None
+    with faults.noted("policy", recipe.policy):
+        model = resolve_model(recipe.policy.model)
+        for each in readers:
+            _check_model(each, model)
+        check_weights(sorted(model.glob("*.safetensors")))
+        found = model
+    for each in readers:
+        for section in ("similarity", "second_similarity"):
+            choice: SimilarityChoice | None = getattr(each, section)
+            if choice is not None:
+                with faults.noted(section, choice.settings):
+                    _check_similarity(choice)
+    return found
+
+
+def _held_out(
+    recipe: Recipe, changed: Mapping[int, Recipe], faults: Faults
+) -> list[tuple[str, Sequence[Prompt]]]:
+    """Each benchmark's name and prompts; an iteration counts where it has its own benchmarks."""
+    others = {n: each for n, each in changed.items() if each.evaluation != recipe.evaluation}
+    sections = {"evaluation": recipe} | {f"per_iteration.{n}.evaluation": others[n] for n in others}
+    found: list[tuple[str, Sequence[Prompt]]] = []
+    for section, each in sections.items():
+        for place, choice in enumerate(each.evaluation):
+            with faults.noted(f"{section}.{place} ({choice.name})", choice.settings):
+                found.append((choice.name, choice.build().prompts()))
+    return found
 
 
 def _differs(one: Recipe, other: Recipe) -> bool:
@@ -93,37 +124,64 @@ def _differs(one: Recipe, other: Recipe) -> bool:
 
 
 def _load(
-    recipe: Recipe, readers: Sequence[Recipe], model: Path, images: ImageStore
+    recipe: Recipe,
+    readers: Sequence[Recipe],
+    model: Path | None,
+    images: ImageStore,
+    faults: Faults,
 ) -> LoadedPrompts:
-    """The recipe's prompts that every reader can use."""
-    checks = [_prompt_check(reader, model) for reader in readers]
+    """The recipe's prompts that every reader can use; none where there is a fault."""
+    data, loaded, raw = recipe.data, LoadedPrompts(prompts=()), None
+    checks = [check for reader in readers for check in _prompt_checks(reader, model, faults)]
 
     def check(prompt: Prompt, image_size: tuple[int, int]) -> None:
         for each in checks:
             each(prompt, image_size)
 
-    with stage_progress("check prompts and images") as progress:
-        return checked_prompts(
-            read_records(recipe.data),
+    with faults.noted("data", data):
+        require_image_folder(image_root(data))
+    with faults.noted("data", data):
+        raw = read_records(data)
+    if faults or raw is None:
+        return loaded
+    with faults.noted("data", data), stage_progress("check prompts and images") as progress:
+        loaded = checked_prompts(
+            raw,
             image_place=images.path,
-            on_bad_record=recipe.data.on_bad_record,
-            max_bad_share=recipe.data.max_bad_share,
+            on_bad_record=data.on_bad_record,
+            max_bad_share=data.max_bad_share,
             check=check,
             progress=progress,
         )
+    return loaded
 
 
-def refuse_leaks(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
+def refuse_leaks(
+    held_out: Sequence[tuple[str, Sequence[Prompt]]], prompts: Sequence[Prompt]
+) -> None:
     """ConfigError where one image, by content, serves both training and evaluation."""
     trained_on = {prompt.image.sha256: prompt.prompt_id for prompt in prompts}
-    for choice in recipe.evaluation:
-        for prompt in choice.build().prompts():
+    for benchmark, asked in held_out:
+        for prompt in asked:
             if prompt.image.sha256 in trained_on:
                 raise ConfigError(
-                    f"The image {prompt.image.uri} of the benchmark {choice.name!r} is also the "
+                    f"The image {prompt.image.uri} of the benchmark {benchmark!r} is also the "
                     f"image of the training prompt {trained_on[prompt.image.sha256]!r}. Held-out "
                     "images are never trained on: remove it from one of the two files."
                 )
+
+
+def _prompt_checks(recipe: Recipe, model: Path | None, faults: Faults) -> list[PromptCheck]:
+    """What sampler and source refuse; without this, it would be found after hours."""
+    checks: list[PromptCheck] = []
+    make = getattr(recipe.sampler.module, "check_prompts", None)
+    if make is not None and model is not None:
+        with faults.noted("sampler", recipe.sampler.settings):
+            checks.append(make(model, recipe.sampler.settings))
+    if make := getattr(recipe.source.module, "check_prompts", None):
+        with faults.noted("source", recipe.source.settings):
+            checks.append(make(recipe.source.settings))
+    return checks
 
 
 def _check_model(recipe: Recipe, model: Path) -> None:
@@ -136,21 +194,6 @@ def _check_model(recipe: Recipe, model: Path) -> None:
     check = getattr(recipe.trainer.module, "check_model", None)
     if check is not None:
         check(model)
-
-
-def _prompt_check(recipe: Recipe, model: Path) -> PromptCheck:
-    """What sampler and source refuse; without this, it would be found after hours."""
-    checks: list[PromptCheck] = []
-    if make := getattr(recipe.sampler.module, "check_prompts", None):
-        checks.append(make(model, recipe.sampler.settings))
-    if make := getattr(recipe.source.module, "check_prompts", None):
-        checks.append(make(recipe.source.settings))
-
-    def check(prompt: Prompt, image_size: tuple[int, int]) -> None:
-        for each in checks:
-            each(prompt, image_size)
-
-    return check
 
 
 def _check_similarity(choice: SimilarityChoice) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from cyclopts import App
@@ -36,18 +37,31 @@ app = App()
     ),
 )
 def validate(
-    recipe: Path, /, *, options: RecipeOptions = RecipeOptions(), common: Common = Common()
+    recipe: Path,
+    /,
+    *,
+    inputs: Flag = False,
+    options: RecipeOptions = RecipeOptions(),
+    common: Common = Common(),
 ) -> int:
     """Check a recipe and print it with every default filled in.
+
+    Its settings alone are looked at, and no file that it names, but for --inputs.
 
     Parameters
     ----------
     recipe
         YAML file; see `recipes/`.
+    inputs
+        Look at model, prompts, every image and the disk too, as a run does; a world is built.
     """
     from flows.config import load_recipe, run_id_of
 
     resolved = load_recipe(recipe, options.set)
+    if inputs:
+        from flows.launch import check_files
+
+        check_files(resolved, common.home)
     tracker = resolved.tracker and resolved.tracker.model_dump(mode="json")
     shown = {**json.loads(resolved.model_dump_json()), "tracker": tracker}
     if common.json:
@@ -109,8 +123,9 @@ def ls(run_id: RunId | None = None, /, *, common: Common = Common()) -> int:
     """
     from flows import listing
 
-    shape = listing.runs(common.home) if run_id is None else listing.run(common.home, run_id)
-    return answer(shape, listing.table, common)
+    if run_id is None:
+        return answer(listing.runs(common.home), partial(listing.runs_table, common.home), common)
+    return answer(listing.run(common.home, run_id), listing.table, common)
 
 
 @app.command(

@@ -36,7 +36,8 @@ class PlanOptions:
     num_evaluation_prompts: CountOrNone | None = None
     """Prompts of each benchmark; by default as many as its file holds."""
     model_geometry: str | None = None
-    """A known model's sizes, such as llava-1.5-7b, where the policy is not on this machine."""
+    """A known model's sizes, such as llava-1.5-7b, where the policy is neither on this machine nor
+    one that a shipped recipe names."""
     image_tokens: Count | None = None
     """Tokens of an image in a prompt; by default what the model's configuration tells."""
     prompt_tokens: Count = 45
@@ -53,7 +54,7 @@ class PlanOptions:
     group=START,
     sort_key=5,
     help_epilogue=examples(
-        "csr plan recipes/csr_llava15_7b.yaml --model-geometry llava-1.5-7b",
+        "csr plan recipes/csr_llava15_7b.yaml",
         "csr plan recipes/own_data.yaml --gpu A100 --set policy.model=/path/to/a/model",
         "csr plan recipes/tiny.yaml --gpu CPU --json",
     ),

@@ -9,7 +9,9 @@ out. A trainer's `READS` is the table it learns from. A sampler or trainer may o
 `check_model(path)`, its own test whether it can use a policy; a sampler `check_prompts(path,
 config)`, a `csr.prompts.PromptCheck` for that policy; a source `check_prompts(config)`, the same
 for its own needs; a similarity `check(config)`, the same for its own model. A source's
-`needs_json_schema(config)` says whether the sampler must have `FOLLOWS_JSON_SCHEMA = True`. What
+`needs_json_schema(config)` says whether the sampler must have `FOLLOWS_JSON_SCHEMA = True`, and its
+`PAIRING_SETTINGS` names the fields that `pair` reads and `generate` does not: a rerun may change
+them without sampling again. What
 a component can tell of its work before a run, for `csr plan`, stands in `csr/planning.py`. What a
 reader of prompts offers stands in `csr/prompt_files.py`.
 """

@@ -67,7 +67,7 @@ def policy_path(attempt: AttemptDir) -> str:
     if policy is None:
         raise DataError(
             f"{attempt.id} has no trained policy yet. Bring it to its end first: the command that "
-            "began it goes on with it."
+            "began it, without --until, goes on with it."
         )
     return str(policy["model_path"])
 

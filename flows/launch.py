@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csr.errors import CSRError, DataError, EnvironmentFault, RunFailed, VerdictsWanted
+from flows import environment
 from flows.checks import CheckedInputs, check_inputs, check_without_world
 from flows.config import Recipe, load_recipe, run_id_of
 from flows.context import code_version, refuse_other_release
@@ -17,7 +18,7 @@ from flows.forms import RunRequest
 from flows.gating import held_reason
 from flows.home import open_store
 from flows.iteration import is_finished
-from flows.progress import stage_progress
+from flows.progress import clean_stdout, stage_progress
 from flows.reporting import write_report
 from flows.stopping import last_iteration
 from flows.tracker_check import check_tracker
@@ -69,6 +70,19 @@ def recipe_of(request: RunRequest) -> tuple[Recipe, str]:
     """The validated recipe and the run's ID. ConfigError where either cannot work."""
     recipe = load_recipe(Path(request.recipe), request.settings)
     return recipe, run_id_of(recipe) if request.run_id is None else request.run_id
+
+
+def check_files(recipe: Recipe, home: Path) -> CheckedInputs:
+    """What a run of the recipe looks at before it starts: CSRError tells what cannot work.
+
+    The recipe's world is built where it has one.
+    """
+    environment.apply(home)
+    path = open_store(home).home
+    check_without_world(recipe, path)
+    with clean_stdout():
+        build_missing_world(recipe)
+        return check_inputs(locate_world(recipe), path)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 from csr.protocols import Json
 from flows import lmms_eval, tables
+from flows.base_name import base_name
 from flows.conditions import condition_line, read_conditions
 from flows.figures import sum_counts
 from flows.gating import verdicts_of
@@ -17,7 +18,7 @@ from flows.metric_names import CI_HIGH, CI_LOW, HEADLINES
 from storage.attempt import AttemptDir, parse_iteration_id
 from storage.lineage import is_stale, stale_iterations
 from storage.manifest import IterationManifest
-from storage.run_store import RunRecord, RunStore
+from storage.run_store import OTHER_HOME, RunRecord, RunStore
 from storage.tables import content_sha256, count_rows, read_table, table_files
 
 _NO_BASE = {"status": "suspended", "failed": [], "metrics": {}}
@@ -42,8 +43,8 @@ def runs(home: Path) -> Json:
 
 
 def run(home: Path, run_id: str) -> Json:
-    """`{"run_id", "status", "prompts", "base": {"status", "failed", "metrics"}, "iterations":
-    [...]}`.
+    """`{"run_id", "status", "prompts", "base": {"name", "status", "failed", "metrics"},
+    "iterations": [...], "other_attempts": [{"attempt_id", "status"}]}`.
 
     An iteration is `{"iteration_id", "attempt", "num_attempts", "status", "failed", "metrics"}`, of
     its current attempt. `failed` lists the stages that an attempt which failed did so in, as
@@ -59,8 +60,16 @@ def run(home: Path, run_id: str) -> Json:
         "run_id": run_id,
         "status": _run_status(store, record),
         "prompts": prompt_counts(store, run_id),
-        "base": _base_line(store, base[0]) if base else _NO_BASE,
+        "base": {
+            "name": base_name(record.config),
+            **(_base_line(store, base[0]) if base else _NO_BASE),
+        },
         "iterations": [_iteration_line(store, m) for m in manifests if m.iteration > 0],
+        "other_attempts": [
+            {"attempt_id": str(other.id), "status": attempt_status(store, other.manifest.read())}
+            for current in attempts
+            for other in _other_attempts(store, current)
+        ],
     }
 
 
@@ -104,23 +113,22 @@ def prompt_counts(store: RunStore, run_id: str) -> Json:
     return {"used": sum(map(count_rows, store.prompts_paths(run_id))), "skipped": skipped}
 
 
+def runs_table(home: Path, shape: Json) -> Any:
+    """The shape of `runs` as a table for people; where there is none, it names the folder."""
+    if not shape["runs"]:
+        where = open_store(home).home
+        return f"No run is in {where} yet. csr demo makes one, and csr run RECIPE. {OTHER_HOME}"
+    names = ("run_id", "recipe", "status", "num_iterations")
+    rows = [[row[name] for name in names] for row in shape["runs"]]
+    return tables.table(("run", "recipe", "status", "iterations"), rows, "Runs")
+
+
 def table(shape: Json) -> Any:
-    """A shape of `runs` or `run` as a table for people."""
-    if shape.get("runs") == []:
-        return (
-            "No run is here yet. csr demo makes one, and csr run RECIPE; --home names their folder."
-        )
-    if "runs" in shape:
-        header = ("run", "recipe", "status", "num_iterations")
-        rows = [[row[name] for name in ("run_id", *header[1:])] for row in shape["runs"]]
-        return tables.table((*header[:3], "iterations"), rows, "Runs")
-    return _run_table(shape)
-
-
-def _run_table(shape: Json) -> Any:
+    """The shape of `run` as a table for people."""
     from rich.console import Group
 
-    lines = [("base", shape["base"]), *((_attempt_name(i), i) for i in shape["iterations"])]
+    base = shape["base"]
+    lines = [(base["name"], base), *((_attempt_name(i), i) for i in shape["iterations"])]
     shown = [name for name in HEADLINES if any(name in line["metrics"] for _, line in lines)]
     rows = []
     for name, line in lines:
@@ -128,11 +136,14 @@ def _run_table(shape: Json) -> Any:
         figures = [f"{metrics[key]:.3f}" if key in metrics else "" for key in shown]
         rows.append([name, line["status"], *figures])
     title = f"Run {shape['run_id']}, held-out images"
-    failures = [
+    told = [
         f"{name} failed in {_failure_line(each)}" for name, line in lines for each in line["failed"]
     ]
+    if others := shape["other_attempts"]:
+        named = ", ".join(f"{other['attempt_id']} ({other['status']})" for other in others)
+        told.append(f"other attempts: {named}")
     sheet = tables.Sheet(["iteration", "status", *shown], rows, title)
-    return Group(sheet, *map(tables.plain, failures))
+    return Group(sheet, *map(tables.plain, told))
 
 
 def iteration_table(shape: Json) -> Any:
@@ -223,6 +234,12 @@ def _run_status(store: RunStore, record: RunRecord) -> str:
 def _base_line(store: RunStore, manifest: IterationManifest) -> Json:
     status = attempt_status(store, manifest)
     return {"status": status, "failed": failures(manifest), "metrics": manifest.metrics}
+
+
+def _other_attempts(store: RunStore, current: AttemptDir) -> list[AttemptDir]:
+    run_id, iteration = current.id.run_id, current.id.iteration
+    numbers = [each for each in store.attempts(run_id, iteration) if each != current.number]
+    return [store.attempt(run_id, iteration, number) for number in numbers]
 
 
 def _iteration_line(store: RunStore, manifest: IterationManifest) -> Json:

@@ -29,7 +29,8 @@ def promote(home: Path, attempt_id: str) -> Json:
         if manifest.status not in ("done", "held"):
             raise DataError(
                 f"{attempt.id} is {manifest.status}: later iterations can build only on an attempt "
-                "that has come to its end. The command that began it goes on with it."
+                "that has come to its end. The command that began it, without --until, goes on "
+                "with it."
             )
         store.set_current(asked.run_id, asked.iteration, attempt.number, promoted=True)
         stale = stale_iterations(store, asked.run_id)

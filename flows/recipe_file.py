@@ -10,7 +10,7 @@ import yaml
 
 from csr.errors import ConfigError, shown
 from csr.records import is_unstorable
-from flows.shipped import recipe_path
+from flows.shipped import recipe_path, suggested
 
 MAX_RECIPE_BYTES = 2**16
 """Of the file; the longest under recipes/ has 2 kB."""
@@ -91,7 +91,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         document = _parse(_read_text(path))
     except FileNotFoundError:
         raise ConfigError(
-            f"There is no recipe at {path}. csr recipes lists those that come with csr."
+            f"There is no recipe at {path}.{suggested(path)} csr recipes lists those that come "
+            "with csr."
         ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(

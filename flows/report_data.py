@@ -153,6 +153,8 @@ class ReportData:
     seed: int
     iterations: Sequence[ReportIteration]
     """In order, the base first."""
+    base_name: str = "base"
+    """How iteration 0 is called."""
     config: Mapping[str, Any]
     """The resolved recipe."""
     versions: Mapping[str, str] = field(default_factory=dict)

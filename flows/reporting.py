@@ -13,6 +13,7 @@ from typing import Any
 from csr.protocols import Json
 from csr.types import Demonstration, PreferencePair, ScoredResponse
 from flows import listing
+from flows.base_name import base_name
 from flows.gating import held_reason, verdicts_of
 from flows.home import open_store
 from flows.report import render_report
@@ -69,6 +70,7 @@ def report_data(store: RunStore, run_id: str) -> ReportData:
         status=listing.status_now(store, run_id, record.status),
         seed=record.seed,
         iterations=[_iteration(store, attempt, truth, share) for attempt in attempts],
+        base_name=base_name(record.config),
         config=record.config,
         versions={"csr": record.code_version, **record.packages},
         facts={

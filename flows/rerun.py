@@ -48,7 +48,7 @@ SETTINGS_READ = {
     "evaluate": ("sampler", "evaluation", "shard_size"),
     "gate": ("sampler", "evaluation", "gates"),
 }
-"""Stage -> the settings that decide what it makes."""
+"""Stage -> the settings that decide what it makes. Of a source, `_readers` goes by the field."""
 
 
 OPTIONAL_STAGES = ("measure", "review")
@@ -119,7 +119,8 @@ def _rerun_attempt(store: RunStore, asked: IterationId, request: IterationReques
     origin = store.attempt(asked.run_id, asked.iteration, asked.attempt)
     manifest = origin.manifest.read()
     recipe = overridden(manifest.config, request.settings, str(origin.id))
-    _refuse_idle_settings(manifest, recipe, request)
+    done_over = _requested_stages(request, asked.iteration)
+    _refuse_idle_settings(manifest, recipe, done_over)
     taken = _stages_before(request.from_stage)
     records = _finished_records(origin, manifest, taken)
     fields = {
@@ -145,32 +146,55 @@ def _rerun_attempt(store: RunStore, asked: IterationId, request: IterationReques
 
 
 def _refuse_idle_settings(
-    manifest: IterationManifest, recipe: Recipe, request: IterationRequest
+    manifest: IterationManifest, recipe: Recipe, done_over: list[str]
 ) -> None:
-    """ConfigError for an override that cannot have any effect."""
+    """ConfigError for an override that cannot have any effect on the stages that are done over."""
     if recipe.tracker is not None:
         raise ConfigError(
             f"'tracker' is that of all of run {manifest.run_id}, and a rerun is told to it too. "
             f"Start the run's own command with another one, or use csr track {manifest.run_id}."
         )
-    before = manifest.config
-    after = json.loads(recipe.model_dump_json())
-    changed = [name for name in after if after[name] != before.get(name)]
+    changed = _changed(manifest.config, json.loads(recipe.model_dump_json()))
     if fixed := [name for name in changed if name in FIXED_SETTINGS]:
         raise ConfigError(
             f"{fixed[0]!r} is fixed for all of run {manifest.run_id}, and a rerun starts from the "
             "same inputs. Start a new run with it instead: csr run RECIPE --set ..."
         )
-    taken = _stages_before(request.from_stage)
-    done_over = [stage for stage in STAGES if stage not in taken]
+    if "source.preset" in changed:
+        raise ConfigError(
+            "'source.preset' fills in settings that a recipe leaves out, and an iteration has each "
+            "written down: it could have no effect. Set those themselves, or start a new run."
+        )
     for name in changed:
-        readers = [stage for stage, names in SETTINGS_READ.items() if name in names]
+        readers = _readers(name, recipe)
         if readers and not set(readers) & set(done_over):
             raise ConfigError(
-                f"{name!r} decides what {' and '.join(readers)} make, and a rerun from "
-                f"{request.from_stage} takes that over as it is. Rerun from {readers[0]}, or "
-                "leave the setting as it was."
+                f"{name!r} decides what {' and '.join(readers)} make, and this rerun does "
+                f"{' and '.join(done_over)} alone. Begin it earlier or end it later (--from, "
+                "--until), or leave the setting as it was."
             )
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Settings that differ; those of the same source by field, such as `source.temperature`."""
+    names = [name for name in after if after[name] != before.get(name)]
+    old, new = before["source"], after["source"]
+    if "source" not in names or old["name"] != new["name"]:
+        return names
+    fields = [f"source.{name}" for name in new if new[name] != old.get(name)]
+    return [name for name in names if name != "source"] + fields
+
+
+def _readers(name: str, recipe: Recipe) -> list[str]:
+    """The stages that make something else where this setting is another."""
+    section, _, field = name.partition(".")
+    readers = [stage for stage, names in SETTINGS_READ.items() if section in names]
+    if section != "source":
+        return readers
+    pairing = getattr(recipe.source.module, "PAIRING_SETTINGS", None)
+    if field and pairing is None:
+        return readers
+    return ["pair"] if field in (pairing or ()) else [each for each in readers if each != "pair"]
 
 
 def _stages_before(from_stage: str | None) -> list[str]:

@@ -19,6 +19,7 @@ from csr.response_files import ReadsResponses, read_responses
 from flows import tables
 from flows.benchmarks import interval_metrics
 from flows.choices import BenchmarkChoice
+from flows.components import load
 from flows.config import absolute_paths
 from flows.inputs import component_inputs
 from flows.metric_names import CI_HIGH, CI_LOW, is_companion
@@ -104,6 +105,7 @@ def table(shape: Json) -> Any:
 
 def _choice(request: ScoreRequest) -> BenchmarkChoice:
     """The benchmark with the recipe's settings, then those given. Images need not be here."""
+    load(BenchmarkChoice.package, request.benchmark)  # a name that nothing has is told as such
     document: dict[str, Any] = {"images": "."}
     if request.recipe is not None:
         document = _of_recipe(request.recipe, request.benchmark)
@@ -115,10 +117,14 @@ def _choice(request: ScoreRequest) -> BenchmarkChoice:
 
 def _of_recipe(recipe: Path, benchmark: str) -> dict[str, Any]:
     listed = read_document(recipe).get("evaluation")
+    named = {}
     for each in listed if isinstance(listed, list) else []:
-        if each == benchmark or (isinstance(each, dict) and each.get("name") == benchmark):
-            return {"images": ".", **(each if isinstance(each, dict) else {})}
+        settings = each if isinstance(each, dict) else {"name": each}
+        named[str(settings.get("name"))] = settings
+    if benchmark in named:
+        return {"images": ".", **named[benchmark]}
     raise ConfigError(
-        f"{recipe} names no benchmark {benchmark!r} under `evaluation`. Leave --recipe out, and "
-        "give its settings with --set."
+        f"{recipe} names no benchmark {benchmark!r} under `evaluation`, but "
+        f"{', '.join(named) or 'none at all'}. Score against one of those, or leave --recipe out "
+        "and give the settings with --set."
     )

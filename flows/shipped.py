@@ -6,6 +6,7 @@ A wheel holds the files themselves.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from pathlib import Path
@@ -36,6 +37,14 @@ def recipe_path(path: Path) -> Path:
     shipped = RECIPES / path.name
     named_so = not path.is_absolute() and path.parts[:-1] in ((), ("recipes",))
     return shipped if named_so and not path.exists() and shipped.is_file() else path
+
+
+def suggested(path: Path) -> str:
+    """A question to append, with a blank before it, where a recipe beside it or of ours is near."""
+    known = {each.stem: f"recipes/{each.name}" for each in RECIPES.glob("*.yaml")}
+    known |= {each.stem: str(each) for each in path.parent.glob("*.yaml")}
+    close = difflib.get_close_matches(path.stem, known, n=1)
+    return f" Did you mean {known[close[0]]}?" if close else ""
 
 
 def shipped_recipes() -> dict[str, str]:

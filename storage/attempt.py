@@ -17,6 +17,7 @@ from storage.manifest import ManifestFile
 
 RUN_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
+_RUN_ID = re.compile(RUN_ID_PATTERN)
 _ITERATION_ID = re.compile(rf"(?P<run>{RUN_ID_PATTERN})/(?P<iteration>\d+)(\.(?P<attempt>\d+))?")
 
 
@@ -44,6 +45,20 @@ def parse_iteration_id(text: str) -> IterationId:
         )
     attempt = match["attempt"]
     return IterationId(match["run"], int(match["iteration"]), int(attempt) if attempt else None)
+
+
+def check_run_id(text: str) -> None:
+    """ConfigError where `text` cannot name a run; one that names an iteration is told as such."""
+    if match := _ITERATION_ID.fullmatch(text):
+        raise ConfigError(
+            f"{text!r} is an iteration, and a run is wanted here: {match['run']}. "
+            f"`csr show {text}` shows the iteration."
+        )
+    if not _RUN_ID.fullmatch(text):
+        raise ConfigError(
+            f"{text!r} cannot name a run. Use up to 64 letters, digits, '.', '_' and '-', "
+            "starting with a letter or digit."
+        )
 
 
 @dataclass(frozen=True, slots=True)

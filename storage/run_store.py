@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from csr.errors import ConfigError, DataError
 from storage.atomic import read_json, short_lock, write_json
-from storage.attempt import RUN_ID_PATTERN, AttemptDir, IterationId
+from storage.attempt import AttemptDir, IterationId, check_run_id
 from storage.manifest import (
     FileRecord,
     IterationManifest,
@@ -36,8 +35,7 @@ from storage.manifest import (
 from storage.run_lock import is_run_locked, run_lock
 
 RUN_VERSION = 1
-
-_RUN_ID = re.compile(RUN_ID_PATTERN)
+OTHER_HOME = "If your runs lie elsewhere, give --home or set CSR_HOME."
 
 
 class RunRecord(BaseModel):
@@ -71,11 +69,7 @@ class RunStore:
 
     def run_path(self, run_id: str) -> Path:
         """The run's directory, whether it exists or not. ConfigError on an unusable name."""
-        if not _RUN_ID.fullmatch(run_id):
-            raise ConfigError(
-                f"{run_id!r} cannot name a run. Use up to 64 letters, digits, '.', '_' and '-', "
-                "starting with a letter or digit."
-            )
+        check_run_id(run_id)
         return self.home / run_id
 
     def prompts_path(self, run_id: str, iteration: int | None = None) -> Path:
@@ -270,7 +264,9 @@ class RunStore:
         near = difflib.get_close_matches(run_id, names, n=1)
         if near:
             return f"Did you mean {near[0]!r}?"
-        return f"It has {', '.join(names) or 'no run at all'}."
+        if names:
+            return f"It has {', '.join(names)}."
+        return f"It has no run at all. {OTHER_HOME}"
 
 
 def _own(iteration: int | None) -> str:

@@ -34,6 +34,7 @@ from csr.search import search
 from csr.types import PairingResult, Prompt, ResponseTree
 
 Preset = Literal["default", "paper", "released"]
+PAIRING_SETTINGS = ("response_reward", "pairing", "pair_filter")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {

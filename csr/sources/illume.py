@@ -51,6 +51,7 @@ from csr.types import (
 
 _TEMPLATE = "{question} The answer: {answer} Why?"
 RATIONALE, ANSWER = "rationale", "answer"
+PAIRING_SETTINGS = ("replay_ratio", "rationale_weight", "makes", "max_length_difference")
 
 Decision = AnnotationVerdict | SkipReason
 

@@ -47,6 +47,8 @@ from csr.types import (
     StepScore,
 )
 
+PAIRING_SETTINGS = ("max_length_difference",)
+
 
 class Config(ComponentConfig):
     """How references are rewritten, and which rewrites are used."""

@@ -51,6 +51,7 @@ from csr.types import (
 )
 
 NUM_ORDERS = 2
+PAIRING_SETTINGS = ("max_length_difference",)
 _VERDICT = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
 
 

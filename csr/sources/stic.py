@@ -52,6 +52,8 @@ from csr.types import (
     StepRequest,
 )
 
+PAIRING_SETTINGS = ("max_length_difference",)
+
 
 class Config(ComponentConfig):
     """Which stage, and what is asked in it."""

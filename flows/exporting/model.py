@@ -32,7 +32,8 @@ def write_model(
     if subject.manifest.status not in ENDED:
         raise DataError(
             f"{subject.id} is half finished ({subject.manifest.status}): its policy is not yet "
-            "trained, evaluated and judged. The command that began it goes on with it."
+            "trained, evaluated and judged. The command that began it, without --until, goes on "
+            "with it."
         )
     for stage in ("train", "evaluate", "gate"):
         verified(subject.attempt, stage)

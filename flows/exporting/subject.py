@@ -110,7 +110,7 @@ def verified(attempt: AttemptDir, stage: str) -> StageRecord:
         raise DataError(
             f"{attempt.id} is half finished: its stage {stage!r} is "
             f"{record.status if record else 'not done'}. Bring it to its end first: the command "
-            "that began it goes on with it."
+            "that began it, without --until, goes on with it."
         )
     if problems := damaged_files(record, attempt.path):
         raise DataError(

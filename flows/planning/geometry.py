@@ -116,10 +116,10 @@ class Geometry:
 def geometry_of(model: str, given: str | None) -> Geometry:
     """The sizes of the policy `model`, or of the known model `given` where there is one.
 
-    ConfigError where `model` is not on this machine and nothing is given, or `given` is not
-    known; ModelError names the field that a configuration lacks.
+    ConfigError where `model` is neither on this machine nor known and nothing is given, or `given`
+    is not known; ModelError names the field that a configuration lacks.
     """
-    from flows.planning.known_models import KNOWN_MODELS
+    from flows.planning.known_models import HUB_IDS, KNOWN_MODELS
 
     if given is not None:
         if given not in KNOWN_MODELS:
@@ -129,6 +129,8 @@ def geometry_of(model: str, given: str | None) -> Geometry:
             )
         return KNOWN_MODELS[given]
     directory = Path(model).expanduser()
+    if not directory.is_dir() and model in HUB_IDS:
+        return KNOWN_MODELS[HUB_IDS[model]]
     if not (directory / "config.json").is_file():
         raise ConfigError(
             f"policy.model is {shown(model)}, and there is no config.json in a directory of that "

@@ -30,6 +30,19 @@ _INTERN_VIT_448 = VisionGeometry(
     num_layers=24, width=1024, mlp_width=4096, num_positions=1025, num_tiles=13
 )
 
+HUB_IDS = {
+    "llava-hf/llava-1.5-7b-hf": "llava-1.5-7b",
+    "llava-hf/llava-1.5-13b-hf": "llava-1.5-13b",
+    "llava-hf/llava-v1.6-mistral-7b-hf": "llava-v1.6-mistral-7b",
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": "llava-onevision-qwen2-7b",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2.5-vl-7b",
+    "Qwen/Qwen3-VL-8B-Instruct": "qwen3-vl-8b",
+    "HuggingFaceTB/SmolVLM2-2.2B-Instruct": "smolvlm2-2.2b",
+    "OpenGVLab/InternVL3-8B-hf": "internvl3-8b",
+    "google/gemma-3-4b-it": "gemma-3-4b",
+}
+"""Model on the hub -> the name of its sizes below."""
+
 KNOWN_MODELS = {
     geometry.name: geometry
     for geometry in (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.base_name import base_name
 from flows.tracing import trace
 from storage.run_store import RunStore
 from tests.scripted_run import Answer, Csr, Silent, write_recipe
@@ -31,13 +32,18 @@ def test_ls_lists_runs(csr: Csr, home: Path) -> None:
     assert answer == Answer(0, json.dumps({"runs": [run]}) + "\n", "")
     assert RUN in csr("ls", "--home", home).out
     assert csr("ls", "--home", home / "none", "--json").json() == {"runs": []}
+    told = " ".join(csr("ls", "--home", home / "none").out.split())
+    assert f"No run is in {home / 'none'} yet" in told
+    assert "If your runs lie elsewhere, give --home or set CSR_HOME." in told
 
 
 def test_ls_of_a_run_lists_its_iterations(csr: Csr, home: Path) -> None:
     answer = csr("ls", RUN, "--home", home, "--json")
     shape = answer.json()
     assert answer.err == ""
-    assert shape.keys() == {"run_id", "status", "prompts", "base", "iterations"}
+    assert shape.keys() == {"run_id", "status", "prompts", "base", "iterations", "other_attempts"}
+    assert shape["base"].keys() == {"name", "status", "metrics"}
+    assert (shape["base"]["name"], shape["other_attempts"]) == ("base", [])
     assert shape["base"]["metrics"]["num_captions"] == 3
     assert shape["prompts"] == {"used": 12, "skipped": {}}
     assert [line["iteration_id"] for line in shape["iterations"]] == [f"{RUN}/01", f"{RUN}/02"]
@@ -48,6 +54,7 @@ def test_ls_of_a_run_lists_its_iterations(csr: Csr, home: Path) -> None:
     table = csr("ls", RUN, "--home", home).out
     assert "mean_response_sentences" in table
     assert f"{RUN}/02" in table
+    assert "other attempts" not in table
 
 
 def test_show_tells_all_of_an_iteration(csr: Csr, home: Path) -> None:
@@ -138,6 +145,21 @@ def test_a_base_that_is_not_evaluated_is_not_done(csr: Csr, home: Path) -> None:
     assert "suspended" in (copied / "page.html").read_text()
 
 
+def test_an_evaluated_policy_is_called_by_its_name(csr: Csr, home: Path) -> None:
+    copied = home.parent / "evaluated"
+    shutil.copytree(home, copied)
+    told = csr("evaluate", f"{RUN}/01.1", "--home", copied)
+    assert told.status == 0, told.err
+    assert f"{RUN}/01.1" in told.out
+    assert "base" not in told.out
+    [run_id] = [r["run_id"] for r in csr("ls", "--home", copied, "--json").json()["runs"]][1:]
+    page = (copied / run_id / "report.html").read_text()
+    assert f'<th scope="col">{RUN}/01.1</th>' in page
+    assert '<th scope="col">base</th>' not in page
+    assert base_name({"num_iterations": 0, "policy": {"model": "/models/mine"}}) == "mine"
+    assert base_name({"num_iterations": 0, "policy": {"model": "lab/own-7b"}}) == "lab/own-7b"
+
+
 def test_compare_and_report_print_one_object(csr: Csr, home: Path, tmp_path: Path) -> None:
     assert csr("compare", RUN, "--home", home, "--json").json()
     page = tmp_path / "page.html"
@@ -166,6 +188,17 @@ def test_validate_prints_what_a_run_would_use(csr: Csr, tmp_path: Path) -> None:
         (("run", "missing.yaml"), "There is no recipe at missing.yaml"),
         (("ls", "mime"), "Did you mean 'mine'?"),
         (("ls", "../x"), "cannot name a run"),
+        (
+            ("ls", "mine/02"),
+            "'mine/02' is an iteration, and a run is wanted here: mine. `csr show mine/02` shows",
+        ),
+        (
+            ("trace", "mine/02.1", "1"),
+            "'mine/02.1' is an iteration, and a run is wanted here: mine",
+        ),
+        (("show", "mine/02", "--home", "/no/home"), "in /no/home. It has no run at all. If your"),
+        (("validate", "recipes/own_dta.yaml"), "Did you mean recipes/own_data.yaml?"),
+        (("run", "own_data"), "Did you mean recipes/own_data.yaml?"),
         (("show", "mine"), "is not an iteration ID"),
         (("show", "mine/09"), "there is no mine/09"),
         (("show", "mine/01.2"), "there is no mine/01.2"),

@@ -223,7 +223,7 @@ def test_a_directory_needs_no_weights(csr: Csr, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--gpu", "H1000"), "Did you mean 'H100'? Known: H100, H200, A100, L40S, RTX4090, CPU."),
-        ((), "--model-geometry (llava-1.5-7b,"),
+        (("--set", "policy.model=lab/own-7b"), "--model-geometry (llava-1.5-7b,"),
         (("--model-geometry", "gpt"), "There is no known geometry 'gpt'"),
         ((*LLAVA, "--set", "trainer.bet=1"), "trainer.bet: unknown setting. Did you mean 'beta'?"),
         ((*LLAVA, "--sentences", "0"), "Must be >= 1"),
@@ -239,6 +239,10 @@ def test_a_mistake_is_one_message_and_status_2(
     assert message in " ".join(answer.err.replace("│", " ").split())
     assert "Traceback" not in answer.err
     assert answer.out == ""
+
+
+def test_a_shipped_recipe_is_planned_as_it_stands(csr: Csr) -> None:
+    assert csr("plan", CSR, "--json").json() == csr("plan", CSR, *LLAVA, "--json").json()
 
 
 def test_a_model_that_does_not_tell_its_image_tokens_needs_them(csr: Csr, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from csr.skip_reasons import SkipReason
 from docs.generate.messages import PACKAGES, ROOT, messages, texts
 from flows import recipe_fields
+from storage.manifest import Status
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 HEADER = "| the message says |"
@@ -56,6 +58,11 @@ def test_every_reason_to_leave_something_out_is_explained() -> None:
     settings = set(re.findall(r"`(?:source|sampler)\.([\w.]+)", table))
     known = {name for model in recipe_fields.models() for name in model.model_fields}
     assert {part for setting in settings for part in setting.split(".")} <= known
+
+
+def test_every_status_is_in_the_glossary() -> None:
+    glossary = (DOCS / "glossary.md").read_text()
+    assert [each for each in get_args(Status) if f"| {each} | a status: " not in glossary] == []
 
 
 def test_every_variable_of_ours_is_explained() -> None:

@@ -152,6 +152,40 @@ def test_bad_options_are_told_and_nothing_is_written(
     assert files_below(tmp_path / "home") == []
 
 
+@pytest.mark.parametrize("command", ["run", "validate"])
+def test_all_that_is_absent_is_told_at_once(csr: Csr, tmp_path: Path, command: str) -> None:
+    recipe = write_recipe(tmp_path / "data")
+    absent = {
+        "policy.model": "/no/model",
+        "data.prompts": "/no/prompts.jsonl",
+        "data.images": "/no/images",
+    }
+    (tmp_path / "data/heldout.jsonl").unlink()
+    settings = [part for name, value in absent.items() for part in ("--set", f"{name}={value}")]
+    inputs = ("--inputs",) if command == "validate" else ()
+    answer = csr(command, recipe, *settings, *inputs, "--home", tmp_path / "home")
+    assert (answer.status, answer.out) == (2, "")
+    for told in (
+        "policy.model: No model directory at '/no/model'",
+        "data.prompts: /no/prompts.jsonl does not exist.",
+        "data.images: the image folder /no/images does not exist",
+        f"evaluation.0 (captions).prompts: {tmp_path}/data/heldout.jsonl does not exist.",
+    ):
+        assert told in answer.err
+    assert files_below(tmp_path / "home") == []
+    assert csr("validate", recipe, *settings).status == 0
+
+
+def test_inputs_that_can_work_are_validated_and_nothing_is_written(
+    csr: Csr, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "data")
+    answer = csr("validate", recipe, "--inputs", "--home", tmp_path / "home", "--json")
+    assert answer.status == 0
+    assert answer.json()["recipe"]["name"] == "scripted"
+    assert files_below(tmp_path / "home") == []
+
+
 def test_two_benchmarks_of_one_name_are_refused(csr: Csr, tmp_path: Path) -> None:
     """The figures of one would overwrite those of the other."""
     recipe = write_recipe(tmp_path / "data")

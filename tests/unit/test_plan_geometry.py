@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from csr.errors import ConfigError, ModelError
 from flows.planning.geometry import Geometry, from_config, geometry_of
-from flows.planning.known_models import KNOWN_MODELS
+from flows.planning.known_models import HUB_IDS, KNOWN_MODELS
+from flows.shipped import RECIPES
 
 KNOWN_CONFIGS = {
     "llava-1.5-7b": ("llava", {"text_config": {"model_type": "llama", "vocab_size": 32064}}),
@@ -235,7 +237,7 @@ def test_a_file_that_is_no_configuration_is_refused(text: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("model", "given", "message"),
     [
-        ("llava-hf/llava-1.5-7b-hf", None, "--model-geometry"),
+        ("llava-hf/bakLlava-v1-hf", None, "--model-geometry"),
         ("/none/here", None, "--set policy.model=DIR"),
         ("any", "llava-1.5-7B", "Did you mean 'llava-1.5-7b'"),
     ],
@@ -245,6 +247,14 @@ def test_a_model_that_is_not_here_needs_its_sizes(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         geometry_of(model, given)
+
+
+def test_shipped_recipes_name_models_whose_sizes_are_known() -> None:
+    assert {*HUB_IDS.values(), "tiny-world"} == set(KNOWN_MODELS)
+    recipes = [yaml.safe_load(path.read_text()) for path in RECIPES.glob("*.yaml")]
+    models = {recipe["policy"]["model"] for recipe in recipes} - {"${world}/policy"}
+    assert models <= set(HUB_IDS)
+    assert geometry_of("google/gemma-3-4b-it", None).name == "gemma-3-4b"
 
 
 def test_what_is_given_counts_before_what_is_here(tmp_path: Path) -> None:

@@ -141,6 +141,12 @@ def test_missing_key_is_said_to_be_missing(folder):
         load_prompts(path, folder)
 
 
+def test_a_misnamed_key_is_asked_after(folder):
+    path = written(folder, json.dumps({"id": 1, "image": "a.png", "text": "Describe."}))
+    with pytest.raises(DataError, match=r"line 1: 'input' is missing; is it 'text'\? Rename it\."):
+        load_prompts(path, folder)
+
+
 def test_duplicate_ids_are_named_even_as_number_and_text(folder):
     path = listed(folder, record(id=42), record(id="x"), record(id="42"))
     with pytest.raises(DataError, match=r"record 3: the id '42' stands already in .*record 1\."):

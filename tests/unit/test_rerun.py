@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flows.components import components
 from flows.config import Recipe
 from flows.forms import IterationRequest
 from flows.iteration import STAGES
@@ -103,6 +104,12 @@ def test_pairs_alone_come_from_the_stored_trees(
 def test_the_rest_follows_from_pairs_taken_over(csr: Csr, home: Path) -> None:
     options = ("--from", "pair", "--set", "reward.image_weight=0.1")
     alone = ask(csr, home, "rerun", f"{RUN}/01", *options, "--until", "pair")
+    assert ask(csr, home, "ls", RUN)["other_attempts"] == [
+        {"attempt_id": f"{RUN}/01.2", "status": "suspended"}
+    ]
+    assert f"other attempts: {RUN}/01.2 (suspended)" in csr("ls", RUN, "--home", home).out
+    refused = csr("promote", f"{RUN}/01.2", "--home", home)
+    assert "The command that began it, without --until, goes on with it." in refused.err
     whole = ask(csr, home, "rerun", f"{RUN}/01", *options)
     assert (whole["attempt"], whole["status"]) == (2, "done")  # the same attempt went on
     assert whole["tables"] == alone["tables"]
@@ -206,6 +213,40 @@ def test_a_damaged_origin_is_not_taken_over(csr: Csr, home: Path) -> None:
     assert "cannot be taken over" in answer.err
     assert "nodes/00001.parquet changed" in answer.err
     assert RunStore(home).attempts(RUN, 1) == [1]
+
+
+def test_a_setting_that_no_stage_of_the_rerun_reads_is_refused(csr: Csr, home: Path) -> None:
+    pairs = ("--from", "pair", "--until", "pair")
+    for arguments, message in (
+        (
+            ("02", "--from", "pair", "--set", "source.num_candidates=9"),
+            "'source.num_candidates' decides what measure and sample make, and this rerun does "
+            "pair and train and evaluate and gate alone",
+        ),
+        (
+            ("02", *pairs, "--set", "seed=9"),
+            "'seed' decides what measure and sample and train make, and this rerun does pair alone",
+        ),
+        (
+            ("02", *pairs, "--set", "trainer.num_epochs=9"),
+            "'trainer' decides what train make, and this rerun does pair alone",
+        ),
+        (("00", "--set", "seed=9"), "this rerun does evaluate and gate alone"),
+        (("01", "--set", "source.preset=paper"), "'source.preset' fills in settings that"),
+        (
+            ("01", "--from", "pair", "--set", "source={name: sima}"),
+            "'source' decides what measure and sample make",
+        ),
+    ):
+        iteration, *options = arguments
+        answer = csr("rerun", f"{RUN}/{iteration}", *options, "--home", home)
+        assert (answer.status, message in answer.err) == (2, True), answer.err
+        assert RunStore(home).attempts(RUN, int(iteration)) == [1]
+
+
+def test_a_source_says_which_of_its_settings_pair_alone_reads() -> None:
+    for name, module in components("csr.sources").items():
+        assert set(module.PAIRING_SETTINGS) < set(module.Config.model_fields), name
 
 
 def test_every_setting_is_fixed_or_read_by_a_stage() -> None:

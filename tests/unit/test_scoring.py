@@ -148,7 +148,11 @@ def test_mistakes_of_the_command_are_explained(csr: Csr, coco: Path, tmp_path: P
         ),
         (("--benchmark", "coco_char"), "no component 'coco_char'"),
         (("--benchmark", "coco_chair"), "annotations: is missing"),
-        (("--benchmark", "coco_chair", "--recipe", recipe), "names no benchmark 'coco_chair'"),
+        (
+            ("--benchmark", "coco_chair", "--recipe", recipe),
+            "names no benchmark 'coco_chair' under `evaluation`, but captions. Score against",
+        ),
+        (("--benchmark", "captoins", "--recipe", recipe), "Did you mean 'captions'?"),
     ):
         answer = csr("score", coco / "captions.json", *arguments)
         assert (answer.status, answer.out) == (2, "")
