@@ -278,7 +278,7 @@ def test_hostile_text_is_shown_and_not_obeyed(data: ReportData, text: str) -> No
         outcome=text, prompt_id=text, prompt=text, image_path=picture,
         answers=[ReportAnswer(iteration=0, text=text), ReportAnswer(iteration=1, text=text)],
     )  # fmt: skip
-    comparison = ReportComparison(benchmark=text, num_images=1, outcomes={text: 1}, cases=[case])
+    comparison = ReportComparison(benchmark=text, num_responses=1, outcomes={text: 1}, cases=[case])
     pages = [
         Page(
             render_report(
