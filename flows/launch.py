@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -157,6 +158,7 @@ def _create(store: RunStore, recipe: Recipe, run_id: str) -> None:
         seed=recipe.seed,
         code_version=code_version(),
         packages=package_versions(),
+        platform=platform.platform(),
     )
     refuse_other_release(record)
 

@@ -1,11 +1,14 @@
 """What a run's report finds in the store, of a run that scripted components made."""
 
 import json
+import platform
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from csr.errors import DataError
+from csr.protocols import Json
 from flows.report import render_report
 from flows.report_captions import OUTCOMES, comparisons, looks_like_prose
 from flows.report_data import ReportData
@@ -148,6 +151,35 @@ def test_words_of_another_form_are_told(store: RunStore) -> None:
             comparisons(attempts, ["captions"])
     finally:
         path.write_text(whole)
+
+
+def test_the_machine_is_the_one_that_began_the_run(
+    store: RunStore, data: ReportData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert data.facts["begun on"] == store.run(RUN).platform == platform.platform()
+    monkeypatch.setattr(platform, "platform", lambda: "another one")
+    assert report_data(store, RUN).facts == data.facts
+
+
+def test_tracing_reads_one_prompts_rows_alone(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path, name: str, columns: list[str], prompt_ids: list[str]) -> list[Json]:
+        assert prompt_ids == ["3"]
+        return read_rows(path, name, columns, prompt_ids)
+
+    monkeypatch.setattr("flows.tracing.read_rows", read)
+    shape = trace(store.home, RUN, "3", 1)
+    assert shape["prompt"]["prompt_id"] == "3"
+    assert shape["truth_problems"] == []
+    [pair] = shape["pairs"]
+    assert "images" not in pair
+    assert {row["prompt_id"] for row in [*shape["nodes"], *shape["responses"], pair]} == {"3"}
+
+
+def test_tracing_tells_the_prompts_of_a_run_without_the_one_asked_for(store: RunStore) -> None:
+    with pytest.raises(DataError, match=r"has no prompt 'x'\. Its 12 prompts begin with"):
+        trace(store.home, RUN, "x")
 
 
 def test_the_page_of_a_run_holds_it_all(store: RunStore, data: ReportData) -> None:
