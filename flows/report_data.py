@@ -164,7 +164,7 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package -> version, and what else fixes the result."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """More lines for the head of the page, e.g. when and on what machine it ran."""
+    """More lines for the head of the page, e.g. when and on what machine it began."""
     comparisons: Sequence[ReportComparison] = ()
     truth_problems: Sequence[str] = ()
     """Why ground truth that the recipe names is not used."""

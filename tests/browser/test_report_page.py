@@ -107,6 +107,41 @@ def test_pairs_are_filtered_and_searched(new_page: NewPage) -> None:
     assert shown_pairs(page) == []
 
 
+def test_the_search_reads_what_was_said_and_no_label(new_page: NewPage) -> None:
+    page = new_page()
+    pairs = all_pairs(page)
+    for label in ("breakdown", "margin", "likelihood", "chosen", "num_tokens"):
+        assert all(label in pair["text"] for pair in pairs), label
+        page.get_by_label("Words in prompt").fill(label)
+        assert shown_pairs(page) == [], label
+    page.get_by_label("Words in prompt").fill(pairs[0]["id"])
+    assert pairs[0]["id"] in shown_pairs(page)
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_paper_has_every_pair(browser: Any, report: Path, scripts: bool) -> None:
+    html = report.read_text()
+    start = html.index('<article class="pair"')
+    end = html.index("</article>", start) + len("</article>")
+    many = report.with_name("many.html")
+    many.write_text(html[:start] + html[start:end] * 30 + html[end:])
+    context = browser.new_context(java_script_enabled=scripts)
+    page = context.new_page()
+    page.goto(many.as_uri())
+    pairs, seen = page.locator("article.pair"), page.locator("article.pair:visible")
+    assert pairs.count() > 30
+    assert seen.count() == (12 if scripts else 0)
+    page.emulate_media(media="print")
+    if scripts:  # as a browser does before it prints, and afterwards
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert seen.count() == pairs.count()
+    page.emulate_media(media="screen")
+    if scripts:
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert seen.count() == (12 if scripts else 0)
+    context.close()
+
+
 def test_hostile_text_is_text(new_page: NewPage) -> None:
     page = new_page()
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
