@@ -148,7 +148,9 @@ def distribution_charts(iteration: ReportIteration) -> list[Chart]:
 
 
 def training_charts(data: ReportData) -> list[Chart]:
-    """One plot a logged figure, one line an iteration."""
+    """One plot a logged figure, one line an iteration, coloured from the first to the last."""
+    trained = [it for it in data.iterations if it.history]
+    last = max(len(trained) - 1, 1)
     names = dict.fromkeys(name for it in data.iterations for row in it.history for name in row)
     charts = []
     for name in names:
@@ -160,8 +162,9 @@ def training_charts(data: ReportData) -> list[Chart]:
                     for i, row in enumerate(it.history, 1)
                     if name in row
                 ],
+                place=place / last,
             )
-            for it in data.iterations
+            for place, it in enumerate(trained)
         ]
         charts.append(
             line_chart(name, series, x_label="optimiser step") if name != "step" else None

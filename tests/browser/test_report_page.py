@@ -2,11 +2,15 @@
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.report import render_report
+from flows.report_data import ReportData, ReportIteration
+from tests.colours import contrast
 from tests.flow_ui import chromium, missing
 from tests.reported_run import HOSTILE, RUN, reported_home
 
@@ -18,6 +22,21 @@ pytestmark = [
 NewPage = Callable[..., Any]
 AXE = os.environ.get("CSR_AXE", "")
 """Where axe-core's `axe.min.js` lies; nobody checks by it where that is not said."""
+
+RGB = """(() => {
+  const pen = document.createElement("canvas").getContext("2d");
+  const rgb = (colour) => {
+    pen.fillStyle = colour;
+    pen.fillRect(0, 0, 1, 1);
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const of = (where) => [...document.querySelectorAll(where)].map(
+    (each) => getComputedStyle(each).stroke);
+  const chart = document.querySelector("#training .chart");
+  return [getComputedStyle(chart).backgroundColor, ...of("#training .chart > svg .line"),
+    ...of("#training .legend .line")].map(rgb);
+})()"""
+"""Ground, lines and legend of the first training plot, as bytes of red, green and blue."""
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +135,34 @@ def test_the_search_reads_what_was_said_and_no_label(new_page: NewPage) -> None:
         assert shown_pairs(page) == [], label
     page.get_by_label("Words in prompt").fill(pairs[0]["id"])
     assert pairs[0]["id"] in shown_pairs(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_each_iterations_line_has_a_colour_of_its_own(
+    browser: Any, tmp_path: Path, scheme: str
+) -> None:
+    iterations = [
+        ReportIteration(
+            iteration=n, attempt=f"mine/{n:02d}.1", status="done",
+            history=[{"step": step, "loss": 1.0 / (n + step)} for step in (1, 2)],
+        )
+        for n in range(1, 9)
+    ]  # fmt: skip
+    data = ReportData(
+        run_id="mine", recipe="r", status="done", seed=1, iterations=iterations, config={}
+    )
+    (tmp_path / "page.html").write_text(render_report(data))
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    ground, *colours = page.evaluate(RGB)
+    drawn, named = colours[:8], colours[8:]
+    context.close()
+    assert drawn == named  # the legend's
+    hexadecimal = ["#" + "".join(f"{part:02x}" for part in colour) for colour in (ground, *drawn)]
+    assert min(contrast(colour, hexadecimal[0]) for colour in hexadecimal[1:]) >= 3
+    apart = [sum(abs(a - b) for a, b in zip(*pair, strict=True)) for pair in combinations(drawn, 2)]
+    assert min(apart) >= 24
 
 
 @pytest.mark.parametrize("scripts", [True, False])
