@@ -66,8 +66,11 @@ def suggestion(word: str, known: Sequence[str]) -> str:
 def _explain(found: Any, model: type[BaseModel]) -> str:
     if found["type"] == "extra_forbidden":
         known = _fields_at(model, found["loc"][:-1])
-        told = f"Known: {', '.join(known)}." if known else "There are no settings here."
-        return f"unknown setting.{suggestion(str(found['loc'][-1]), known)} {told}"
+        if not known:
+            return "unknown setting. There are no settings here."
+        return (
+            f"unknown setting.{suggestion(str(found['loc'][-1]), known)} Known: {', '.join(known)}."
+        )
     if found["type"] == "missing":
         return "is missing, and has no default."
     return f"{found['msg']} (given: {shown(found['input'], 80)})."
