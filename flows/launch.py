@@ -193,6 +193,8 @@ def _status_at_end(store: RunStore, run_id: str) -> Iterator[None]:
         raise
     except CSRError as error:
         _note_end(store, run_id, "failed")
+        with suppress(CSRError):  # the page says why it failed, where it can be written
+            write_report(store.home, run_id)
         raise RunFailed(f"run {run_id}: {error}") from error
     except Exception:
         _note_end(store, run_id, "failed")
