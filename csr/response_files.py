@@ -41,9 +41,9 @@ class MarksResponses(Protocol):
 
     def false_mentions(
         self, responses: Sequence[GeneratedResponse]
-    ) -> list[list[FalseMention]] | None:
+    ) -> Sequence[Sequence[FalseMention] | None]:
         """Of each response the words that its image contradicts, in order, none overlapping; None
-        without ground truth.
+        where nobody can tell, as without ground truth.
         """
 
 

@@ -112,12 +112,13 @@ def _write_others(
     if isinstance(benchmark, ReadsResponses):
         documents[attempt.response_records(name)] = benchmark.response_records(responses)
     if isinstance(benchmark, MarksResponses):
-        marks = benchmark.false_mentions(responses)
-        if marks is not None:
-            documents[attempt.false_mentions(name)] = {
-                response.prompt_id: [asdict(mark) for mark in found]
-                for response, found in zip(responses, marks, strict=True)
-            }
+        marks = {
+            response.prompt_id: [asdict(mark) for mark in found]
+            for response, found in zip(responses, benchmark.false_mentions(responses), strict=True)
+            if found is not None
+        }
+        if marks:
+            documents[attempt.false_mentions(name)] = marks
     for path, document in documents.items():
         write_json(path, document)
     return list(documents)

@@ -10,14 +10,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flows.ticks import around, nice_ticks, tick_text, tick_texts
+
 WIDTH = 320
 HEIGHT = 190
-LEFT, RIGHT, TOP, BOTTOM = 46, 308, 12, 160
+LEFT, RIGHT, TOP, BOTTOM = 56, 308, 12, 160
 """Edges of the area that data is drawn in."""
 NUM_BINS = 24
 MAX_POINTS = 300
 """More points of one line than this cannot be told apart at the plot's size."""
 MAX_TABLE_ROWS = 24
+TABLE_DIGITS = 6
+"""Significant digits of what is read as a text: no eye tells its values apart by their places."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,9 @@ class Series:
     points: Sequence[tuple[float, float]]
     intervals: Sequence[tuple[float, float] | None] = ()
     """Ends of each y's interval, drawn as a bar and a band; empty for none."""
+    place: float | None = None
+    """0 to 1 along a ramp of colours, where the lines of a plot have an order; else each has a
+    colour of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ class DrawnSeries:
     """The outline of the area between the ends of the intervals, where every point has one."""
     mean_at: float | None = None
     """x of a mean's mark, for histograms."""
+    place: float | None = None
+    """As `Series.place`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +117,8 @@ def line_chart(
         note=note,
         x_label=x_label,
         series=tuple(_draw_line(each, x_scale, y_scale) for each in cleaned),
-        x_ticks=tuple(Tick(x_scale(x), tick_text(x)) for x in x_ticks),
-        y_ticks=tuple(Tick(y_scale(y), tick_text(y)) for y in y_ticks),
+        x_ticks=_ticks(x_ticks, x_scale),
+        y_ticks=_ticks(y_ticks, y_scale),
         summary=f"{title}. " + " ".join(_describe(each) for each in cleaned),
         columns=(x_label, *(each.label or "value" for each in cleaned)),
         rows=_line_rows(cleaned),
@@ -141,8 +150,8 @@ def histogram(title: str, groups: Sequence[tuple[str, Sequence[float]]]) -> Char
             DrawnSeries(label=label, path=_steps(bins, y_scale), mean_at=x_scale(mean))
             for (label, _), bins, mean in zip(finite, counts, means, strict=True)
         ),
-        x_ticks=tuple(Tick(x_scale(x), tick_text(x)) for x in nice_ticks(low, high)),
-        y_ticks=tuple(Tick(y_scale(y), tick_text(y)) for y in y_ticks),
+        x_ticks=_ticks(nice_ticks(low, high), x_scale),
+        y_ticks=_ticks(y_ticks, y_scale),
         summary=" ".join([f"{title}.", *described]),
         columns=("from", "to", *(label for label, _ in finite)),
         rows=_bin_rows(counts, low, high),
@@ -159,7 +168,7 @@ def bin_edges(values: Sequence[float]) -> tuple[float, float, int]:
         per_bin = math.ceil((high - low + 1) / NUM_BINS)
         num_bins = math.ceil((high - low + 1) / per_bin)
         return low - 0.5, low - 0.5 + num_bins * per_bin, num_bins
-    return (low, high, NUM_BINS) if low < high else (low - 0.5, high + 0.5, NUM_BINS)
+    return (low, high, NUM_BINS) if low < high else (low - around(low), low + around(low), NUM_BINS)
 
 
 def bin_counts(values: Sequence[float], low: float, high: float, num_bins: int) -> list[int]:
@@ -169,37 +178,6 @@ def bin_counts(values: Sequence[float], low: float, high: float, num_bins: int) 
         place = int((value - low) / (high - low) * num_bins)
         counts[min(place, num_bins - 1)] += 1
     return counts
-
-
-def nice_ticks(
-    low: float, high: float, *, whole: bool = False, cover: bool = False, count: int = 5
-) -> list[float]:
-    """About `count` multiples of 1, 2 or 5 times a power of ten within [low, high].
-
-    `whole` allows whole numbers only; `cover` lets the ends enclose [low, high].
-    """
-    if high <= low:
-        return [low - 0.5, low, low + 0.5] if cover else [low]
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
-    if whole:
-        step = max(1.0, round(step))
-    first, last = low / step, high / step
-    if cover:
-        multiples = range(math.floor(first + 1e-9), math.ceil(last - 1e-9) + 1)
-    else:
-        multiples = range(math.ceil(first - 1e-9), math.floor(last + 1e-9) + 1)
-    return [multiple * step for multiple in multiples] or [low]
-
-
-def tick_text(value: float) -> str:
-    """Four significant digits at most, without trailing zeros: 0.05, 12.5, 1500, 1.5e-04."""
-    if abs(value) < 1e-12:
-        return "0"
-    if abs(value) < 0.001:
-        return f"{value:.2g}" if "e" in f"{value:.2g}" else f"{value:.1e}".replace(".0e", "e")
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +196,11 @@ class _Scale:
         return round(self.start + share * (self.end - self.start), 1)
 
 
+def _ticks(values: Sequence[float], scale: _Scale) -> tuple[Tick, ...]:
+    texts = tick_texts(values)
+    return tuple(Tick(scale(value), text) for value, text in zip(values, texts, strict=True))
+
+
 def _finite(series: Series) -> Series:
     """Finite points only, thinned to `MAX_POINTS`; each with an interval or None."""
     intervals = series.intervals or [None] * len(series.points)
@@ -234,6 +217,7 @@ def _finite(series: Series) -> Series:
         label=series.label,
         points=[point for point, _ in thinned],
         intervals=[ends for _, ends in thinned],
+        place=series.place,
     )
 
 
@@ -248,6 +232,7 @@ def _draw_line(series: Series, x_scale: _Scale, y_scale: _Scale) -> DrawnSeries:
     return DrawnSeries(
         label=series.label,
         path="M" + "L".join(f"{x} {y}" for x, y in points),
+        place=series.place,
         points=points,
         error_path="".join(f"M{x} {low}V{top}" for x, low, top in ends),
         band_path=f"M{'L'.join(band)}Z" if len(ends) == len(points) > 1 else "",
@@ -255,25 +240,31 @@ def _draw_line(series: Series, x_scale: _Scale, y_scale: _Scale) -> DrawnSeries:
 
 
 def _line_rows(series: Sequence[Series]) -> tuple[tuple[str, ...], ...]:
-    """One row an x, `MAX_TABLE_ROWS` at most; a dash where a line has no point."""
+    """One row an x, about `MAX_TABLE_ROWS` at most, the first and the last among them; a dash
+    where a line has no point.
+    """
     written: list[dict[float, str]] = []
     for each in series:
         texts = {}
         for (x, y), ends in zip(each.points, each.intervals, strict=True):
-            texts[x] = tick_text(y) + (f" [{', '.join(map(tick_text, ends))}]" if ends else "")
+            texts[x] = _told(y) + (f" [{', '.join(map(_told, ends))}]" if ends else "")
         written.append(texts)
     xs = sorted({x for texts in written for x in texts})
     every = -(-len(xs) // MAX_TABLE_ROWS)
-    return tuple((tick_text(x), *(texts.get(x, "–") for texts in written)) for x in xs[::every])
+    shown = list(dict.fromkeys([*xs[::every], xs[-1]]))
+    return tuple(
+        (name, *(texts.get(x, "–") for texts in written))
+        for x, name in zip(shown, tick_texts(shown), strict=True)
+    )
 
 
 def _bin_rows(
     counts: Sequence[Sequence[int]], low: float, high: float
 ) -> tuple[tuple[str, ...], ...]:
-    width = (high - low) / len(counts[0])
+    num_bins = len(counts[0])
+    edges = tick_texts([low + n * (high - low) / num_bins for n in range(num_bins + 1)])
     return tuple(
-        (tick_text(low + n * width), tick_text(low + (n + 1) * width), *(str(c[n]) for c in counts))
-        for n in range(len(counts[0]))
+        (edges[n], edges[n + 1], *(str(each[n]) for each in counts)) for n in range(num_bins)
     )
 
 
@@ -290,5 +281,9 @@ def _describe(series: Series) -> str:
     first, last = series.points[0], series.points[-1]
     name = f"{series.label}: " if series.label else ""
     if len(series.points) == 1:
-        return f"{name}{tick_text(first[1])}."
-    return f"{name}from {tick_text(first[1])} to {tick_text(last[1])}."
+        return f"{name}{_told(first[1])}."
+    return f"{name}from {_told(first[1])} to {_told(last[1])}."
+
+
+def _told(value: float) -> str:
+    return tick_text(value, TABLE_DIGITS)

@@ -155,8 +155,8 @@ def check_disks(folders: Mapping[str, Path]) -> list[Finding]:
 
 def check_disk(name: str, path: Path, free_gb: float | None = None) -> Finding:
     """`free_gb` is asked of the system when it is None."""
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
+    existing = _nearest(path)
+    if existing is None or not os.access(existing, os.W_OK):
         return Finding(f"disk ({name})", "fail", f"{path} is not writable", "choose another folder")
     free = shutil.disk_usage(existing).free / 1e9 if free_gb is None else free_gb
     text = f"{free:.1f} GB free under {path}"
@@ -165,6 +165,17 @@ def check_disk(name: str, path: Path, free_gb: float | None = None) -> Finding:
     if free < COMFORTABLE_DISK_GB:
         return Finding(f"disk ({name})", "warn", text, f"{COMFORTABLE_DISK_GB:.0f} GB are better")
     return Finding(f"disk ({name})", "ok", text)
+
+
+def _nearest(path: Path) -> Path | None:
+    """The folder, or the nearest above it that exists; None where there is a file, or below a
+    folder that may not be entered.
+    """
+    try:
+        existing = next(parent for parent in (path, *path.parents) if parent.exists())
+        return existing if existing.is_dir() else None
+    except OSError:
+        return None
 
 
 # ---------------------------------------------------------------- the packages

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from csr.types import PairingResult, ResponseTree, SkipReason
+from flows.metric_names import is_count
 from rewards.statistics import Statistics
 
 
@@ -85,6 +86,15 @@ def sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
         for name, count in each.items():
             total[name] = total.get(name, 0) + count
     return total
+
+
+def shard_figures(shards: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The figures of a stage's shards as one: counts added up, of any other the mean."""
+    figures: dict[str, float] = {}
+    for name in dict.fromkeys(name for shard in shards for name in shard):
+        values = [shard[name] for shard in shards if name in shard]
+        figures[name] = math.fsum(values) if is_count(name) else _mean(values)
+    return figures
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -171,6 +172,7 @@ def _create(store: RunStore, recipe: Recipe, run_id: str) -> None:
         seed=recipe.seed,
         code_version=code_version(),
         packages=package_versions(),
+        platform=platform.platform(),
     )
     refuse_other_release(record)
 
@@ -205,6 +207,8 @@ def _status_at_end(store: RunStore, run_id: str) -> Iterator[None]:
         raise
     except CSRError as error:
         _note_end(store, run_id, "failed")
+        with suppress(CSRError):  # the page says why it failed, where it can be written
+            write_report(store.home, run_id)
         raise RunFailed(f"run {run_id}: {error}") from error
     except Exception:
         _note_end(store, run_id, "failed")

@@ -84,6 +84,11 @@ TESTED_METRICS = tuple(each.name for each in ALL_METRICS if each.better and each
 """What two policies are compared in by a test: a few, since each more blunts the others."""
 
 
+def is_count(name: str) -> bool:
+    """Whether the figure counts something, so that it is whole, and shards' are added up."""
+    return name.startswith("num_") or "_num_" in name or name.endswith("_count")
+
+
 def is_companion(name: str) -> bool:
     """Whether it only says how far another figure may lie from the true one."""
     return name.endswith((STANDARD_ERROR, CI_LOW, CI_HIGH))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from unicodedata import east_asian_width
 
 from csr.errors import DataError
-from flows.charts import BOTTOM, Chart, Series, line_chart
+from flows.charts import BOTTOM, TOP, Chart, Series, line_chart
 from flows.compare import BASE_LABEL, Comparison, Row
+from flows.metric_names import HIGHER
 from flows.templating import templates
 
 NAME_DISTANCE = 9.0
 """Between two names, in the picture's user units."""
+LETTER_SIZE = 7.0
+"""Of names, in the picture's user units."""
 
 
 def pareto_svg(comparison: Comparison) -> str:
@@ -23,12 +27,24 @@ def pareto_svg(comparison: Comparison) -> str:
             "iteration. They come from the benchmark `captions` with a vocabulary."
         )
     ends = [line.points[-1][1] for line in chart.series]
+    lowest = max(BOTTOM, TOP + NAME_DISTANCE * (len(ends) - 1))
     picture: str = (
         templates()
         .get_template("pareto.svg.j2")
-        .render(chart=chart, name_places=spread_apart(ends, NAME_DISTANCE, BOTTOM))
+        .render(
+            chart=chart,
+            name_places=spread_apart(ends, NAME_DISTANCE, lowest),
+            names_width=max(name_width(line.label) for line in chart.series),
+            names_height=lowest - BOTTOM,
+        )
     )
     return picture
+
+
+def name_width(name: str) -> float:
+    """Room for the name in the picture's user units, at its letters' size, rather too much."""
+    wide = sum(east_asian_width(letter) in "WF" for letter in name)
+    return LETTER_SIZE * (0.64 * (len(name) - wide) + wide)
 
 
 def spread_apart(places: Sequence[float], distance: float, largest: float) -> list[float]:
@@ -59,7 +75,7 @@ def pareto_chart(comparison: Comparison) -> Chart | None:
     return line_chart(
         "CHAIR_s against recall",
         [each for each in series if each.points],
-        x_label="recall",
+        x_label=f"recall ({HIGHER})",
         note="each path starts at the base; every dot is an iteration",
         from_zero=True,
         whole_x=False,

@@ -15,6 +15,7 @@ from typing import Any
 
 from flows import report_figures as figures
 from flows.compare import RunMetrics, compare_runs, standing_caution
+from flows.figures import shard_figures
 from flows.marking import num_absent, pieces
 from flows.metric_names import HEADLINE_GROUP, METRICS
 from flows.report_data import ReportData, ReportExample, ReportIteration
@@ -47,6 +48,7 @@ def render_report(data: ReportData) -> str:
             policy=CONTENT_SECURITY_POLICY,
             script=Markup(SCRIPT),  # our own file, and nothing is filled in
             verdicts=_verdicts(data),
+            failures=_failures(data),
             tiles=figures.tiles(data),
             metric_groups=figures.metric_groups(data),
             metric_charts=figures.metric_charts(data),
@@ -82,7 +84,6 @@ def _templates() -> Any:
     environment = templates().overlay()
     environment.filters = environment.filters | {
         "figure": figures.format_figure,
-        "change": figures.format_change,
         "interval": figures.format_interval,
         "measured": figures.format_measured,
         "reward": figures.format_reward,
@@ -112,6 +113,19 @@ def _verdicts(data: ReportData) -> list[str]:
     return [*told, *(f"Caution: {caution}." for caution in cautions if caution)]
 
 
+def _failures(data: ReportData) -> list[tuple[str, str, str]]:
+    """(attempt, stage, message) of what a failed run failed in."""
+    if data.status != "failed":
+        return []
+    failed = [
+        (iteration.attempt, stage.name, stage.message)
+        for iteration in data.iterations
+        for stage in iteration.stages
+        if stage.status == "failed"
+    ]
+    return list(dict.fromkeys(failed))
+
+
 def _skips(data: ReportData) -> list[tuple[ReportIteration, str, str, int]]:
     """(iteration, stage, reason, count), shards added up."""
     totals: dict[tuple[int, str, str], int] = {}
@@ -127,7 +141,7 @@ def _skips(data: ReportData) -> list[tuple[ReportIteration, str, str, int]]:
 
 
 def _stages(data: ReportData) -> list[dict[str, Any]]:
-    """One row a stage of an iteration: shards' times added, the largest memory."""
+    """One row a stage of an iteration: shards' times and counts added, the largest memory."""
     rows = []
     for iteration in data.iterations:
         for name in dict.fromkeys(stage.name for stage in iteration.stages):
@@ -142,7 +156,7 @@ def _stages(data: ReportData) -> list[dict[str, Any]]:
                     "seconds": sum(shard.seconds for shard in shards),
                     "peak_mib": max(peaks) / _MEBIBYTE if peaks else None,
                     "messages": [shard.message for shard in shards if shard.message],
-                    "metrics": shards[0].metrics if len(shards) == 1 else {},
+                    "metrics": shard_figures([shard.metrics for shard in shards]),
                 }
             )
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from storage.tables import read_rows
 NUM_CASES = 12
 MIN_WORDS = 3
 """Shorter responses, such as yes and no, are figures rather than texts to read."""
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{1,2}")
+"""Two letters of scripts that put no space between words, which have about two a word: Thai, Lao,
+Burmese, Khmer, Japanese, Chinese."""
 
 FEWER = "names fewer absent objects than the base"
 MORE = "names more absent objects than the base"
@@ -39,11 +43,7 @@ class _Said:
     row: Json
     """Of `generations`."""
     marks: tuple[FalseMention, ...] | None
-    """None where the benchmark has no ground truth."""
-
-    @property
-    def is_prose(self) -> bool:
-        return len(self.row["text"].split()) >= MIN_WORDS
+    """None where the benchmark cannot tell."""
 
 
 _Responses = Mapping[str, _Said]
@@ -90,8 +90,13 @@ def _comparable(answered: Sequence[_Responses]) -> list[str]:
     return [
         name
         for name, said in first.items()
-        if said.is_prose and all(name in responses for responses in answered)
+        if looks_like_prose(said.row["text"]) and all(name in responses for responses in answered)
     ]
+
+
+def looks_like_prose(text: str) -> bool:
+    """Whether it is a text to read, of `MIN_WORDS` words or more."""
+    return len(_UNSPACED.sub(" x ", text).split()) >= MIN_WORDS
 
 
 def _comparison(
@@ -107,7 +112,7 @@ def _comparison(
     share = -(-NUM_CASES // max(len(kinds), 1))
     return ReportComparison(
         benchmark=benchmark,
-        num_images=len(common),
+        num_responses=len(common),
         outcomes={kind: len(outcomes.get(kind, ())) for kind in OUTCOMES} if any(kinds) else {},
         cases=[
             _case(kind, outcomes[kind][place], answered)

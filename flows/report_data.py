@@ -92,11 +92,17 @@ class ReportComparison:
     """A benchmark's responses, iteration against iteration."""
 
     benchmark: str
-    num_images: int
+    num_responses: int
+    """Compared in all."""
     outcomes: Mapping[str, int]
-    """Outcome -> number of images; empty without ground truth."""
+    """Outcome -> number of images whose responses are marked; empty without ground truth."""
     cases: Sequence[ReportCase]
     """Some of them."""
+
+    @property
+    def num_marked(self) -> int:
+        """Images with an outcome."""
+        return sum(self.outcomes.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +166,7 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package -> version, and what else fixes the result."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """More lines for the head of the page, e.g. when and on what machine it ran."""
+    """More lines for the head of the page, e.g. when and on what machine it began."""
     comparisons: Sequence[ReportComparison] = ()
     truth_problems: Sequence[str] = ()
     """Why ground truth that the recipe names is not used."""

@@ -15,6 +15,7 @@ from flows.metric_names import (
     METRICS,
     Metric,
     is_companion,
+    is_count,
 )
 from flows.report_data import ReportData, ReportIteration
 
@@ -52,17 +53,17 @@ def format_figure(value: float | None, name: str = "") -> str:
     """Counts whole, other figures with three decimals; a dash for none or not finite."""
     if value is None or not math.isfinite(value):
         return "–"
-    if name.startswith("num_") or "_num_" in name:
+    if is_count(name):
         return f"{value:,.0f}"
     return f"{value:.2e}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
 
 
-def format_change(values: Sequence[float | None]) -> str:
+def format_change(values: Sequence[float | None], name: str = "") -> str:
     """From the first to the last figure, signed; a dash where either is missing."""
-    first, last = values[0], values[-1]
-    if len(values) < 2 or first is None or last is None:
+    if len(values) < 2 or values[0] is None or values[-1] is None:
         return "–"
-    return f"{last - first:+.3f}"
+    change = values[-1] - values[0]
+    return f"{change:+,.0f}" if is_count(name) else f"{change:+.3f}"
 
 
 def format_reward(value: float) -> str:
@@ -94,8 +95,10 @@ def metric_groups(data: ReportData) -> list[tuple[str, list[dict[str, Any]]]]:
 
 def _metric_row(metric: Metric, data: ReportData) -> dict[str, Any]:
     name = metric.name
+    evaluated = [it.metrics.get(name) for it in data.iterations if it.metrics]
     return {
         "metric": metric,
+        "change": format_change(evaluated, name),
         "figures": [it.metrics.get(name) for it in data.iterations],
         "intervals": [interval_95(it.metrics, name) for it in data.iterations],
     }
@@ -145,7 +148,9 @@ def distribution_charts(iteration: ReportIteration) -> list[Chart]:
 
 
 def training_charts(data: ReportData) -> list[Chart]:
-    """One plot a logged figure, one line an iteration."""
+    """One plot a logged figure, one line an iteration, coloured from the first to the last."""
+    trained = [it for it in data.iterations if it.history]
+    last = max(len(trained) - 1, 1)
     names = dict.fromkeys(name for it in data.iterations for row in it.history for name in row)
     charts = []
     for name in names:
@@ -157,8 +162,9 @@ def training_charts(data: ReportData) -> list[Chart]:
                     for i, row in enumerate(it.history, 1)
                     if name in row
                 ],
+                place=place / last,
             )
-            for it in data.iterations
+            for place, it in enumerate(trained)
         ]
         charts.append(
             line_chart(name, series, x_label="optimiser step") if name != "step" else None

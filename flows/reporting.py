@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,7 +74,7 @@ def report_data(store: RunStore, run_id: str) -> ReportData:
         versions={"csr": record.code_version, **record.packages},
         facts={
             "started": record.created_at,
-            "machine": platform.platform(),
+            **({"begun on": record.platform} if record.platform else {}),
             "prompts": _prompt_line(listing.prompt_counts(store, run_id)),
         },
         comparisons=comparisons(attempts, [each["name"] for each in evaluation]),

@@ -96,12 +96,17 @@ def _key(shape: Json) -> list[Any]:
         if known
         else "Nothing says what the image shows, so no word is marked."
     )
+    unused = [
+        Text(f"Ground truth is not used: {on_terminal(problem)}", "yellow")
+        for problem in shape["truth_problems"]
+    ]
     return [
+        *unused,
         Text(
             "First a sentence's reward, then its raw parts and, behind an arrow, what they count "
             f"calibrated; path is the search's score up to there. {marked}",
             "dim",
-        )
+        ),
     ]
 
 

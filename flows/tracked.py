@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from csr.tracking import Point, Track, Tracker
-from flows.figures import sum_counts
+from flows.figures import shard_figures, sum_counts
 from flows.gating import verdicts_of
 from storage.atomic import read_json
 from storage.attempt import AttemptDir
@@ -95,10 +95,7 @@ def stage_figures(records: Sequence[StageRecord]) -> dict[str, float]:
     peaks = [record.peak_memory_bytes for record in records if record.peak_memory_bytes]
     if peaks:
         figures["peak_memory_gb"] = max(peaks) / GB
-    for name in dict.fromkeys(name for record in records for name in record.metrics):
-        values = [record.metrics[name] for record in records if name in record.metrics]
-        total = sum(values)
-        figures[name] = total if name.startswith("num_") else total / len(values)
+    figures |= shard_figures([record.metrics for record in records])
     for reason, count in sum_counts(record.skipped for record in records).items():
         figures[f"skipped_{reason}"] = count
     return figures

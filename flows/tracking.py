@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from csr.errors import ConfigError, CSRError, EnvironmentFault
@@ -26,7 +27,7 @@ from flows.recipe_file import apply_override
 from flows.tracked import log_run
 from flows.tracker_check import check_tracker
 from flows.validation import validate
-from storage.atomic import read_json, write_json
+from storage.atomic import read_json, short_lock, write_json
 from storage.attempt import parse_iteration_id
 from storage.run_store import RunStore
 
@@ -67,7 +68,7 @@ def track_run(
     or the run names none; EnvironmentFault where its package is missing, or it fails.
     """
     store = open_store(home)
-    with store.lock(run_id):  # else two processes might tell the same
+    with store.lock(run_id), tracker_lock(store, run_id):
         choice = _chosen(store, run_id, name, settings)
         check_tracker(choice)
         tracker: Tracker = choice.build(home=store.home, run_id=run_id)
@@ -80,6 +81,14 @@ def track_run(
         "num_new_figures": num_new,
         "shown_by": tracker.shown_by,
     }
+
+
+def tracker_lock(store: RunStore, run_id: str) -> AbstractContextManager[None]:
+    """Be the only process that tells a tracker of the run, else two might tell the same.
+
+    Waits for one that still finishes, which it does within `END_SECONDS`, when its run was killed.
+    """
+    return short_lock(store.run_path(run_id) / ".tracker.lock")
 
 
 def _chosen(

@@ -13,8 +13,7 @@ from pathlib import Path
 from csr.errors import CSRError
 from csr.tracking import Tracker
 from flows.tracked import log_attempt, log_run
-from flows.tracking import END_SECONDS, kept_tracker
-from storage.atomic import short_lock
+from flows.tracking import END_SECONDS, kept_tracker, tracker_lock
 from storage.attempt import parse_iteration_id
 from storage.run_store import RunStore
 
@@ -22,7 +21,7 @@ from storage.run_store import RunStore
 def work(home: str, run_id: str) -> None:
     """Tell until the input ends, then bring all to its place within `END_SECONDS`."""
     store = RunStore(Path(home))
-    with short_lock(store.run_path(run_id) / ".tracker.lock"):  # an earlier one may still finish
+    with tracker_lock(store, run_id):
         choice = kept_tracker(store, run_id)
         if choice is None:
             return

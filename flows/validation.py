@@ -66,6 +66,8 @@ def suggestion(word: str, known: Sequence[str]) -> str:
 def _explain(found: Any, model: type[BaseModel]) -> str:
     if found["type"] == "extra_forbidden":
         known = _fields_at(model, found["loc"][:-1])
+        if not known:
+            return "unknown setting. There are no settings here."
         return (
             f"unknown setting.{suggestion(str(found['loc'][-1]), known)} Known: {', '.join(known)}."
         )

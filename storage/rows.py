@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from csr.images import load_bytes
 from csr.outcomes import Outcome
 from csr.prompts import BadRecord
 from csr.types import (
@@ -70,15 +69,9 @@ def responses_from_table(table: pa.Table) -> list[ScoredResponse]:
     return [_response("", row) for row in table.to_pylist()]
 
 
-def pairs_to_table(
-    pairs: Sequence[PreferencePair], *, iteration: int, policy: str, embed_images: bool = False
-) -> pa.Table:
-    """The `pairs` table, TRL's columns first.
-
-    `embed_images` stores each image's bytes in the table, so that it can be carried to
-    another machine; otherwise a path stands there and readers decode lazily.
-    """
-    return make_table("pairs", [_pair_row(p, iteration, policy, embed_images) for p in pairs])
+def pairs_to_table(pairs: Sequence[PreferencePair], *, iteration: int, policy: str) -> pa.Table:
+    """The `pairs` table, TRL's columns first. Images are paths, which readers decode lazily."""
+    return make_table("pairs", [_pair_row(pair, iteration, policy) for pair in pairs])
 
 
 def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
@@ -190,12 +183,11 @@ def _response(prefix: str, row: Row) -> ScoredResponse:
     )
 
 
-def _pair_row(pair: PreferencePair, iteration: int, policy: str, embed_images: bool) -> Row:
+def _pair_row(pair: PreferencePair, iteration: int, policy: str) -> Row:
     prompt = pair.prompt
     assert pair.chosen.prompt_id == pair.rejected.prompt_id == prompt.prompt_id, pair.pair_id
-    data = load_bytes(prompt.image) if embed_images else None
     return {
-        "images": [{"bytes": data, "path": prompt.image.uri}],
+        "images": [{"bytes": None, "path": prompt.image.uri}],
         "prompt": [{"role": "user", "content": prompt.text}],
         "chosen": [{"role": "assistant", "content": pair.chosen.text.strip()}],
         "rejected": [{"role": "assistant", "content": pair.rejected.text.strip()}],

@@ -56,6 +56,8 @@ class RunRecord(BaseModel):
     seed: int
     packages: dict[str, str] = Field(default_factory=dict)
     """Package -> version at the start."""
+    platform: str = ""
+    """System and processor of the machine that began it."""
     files: tuple[FileRecord, ...] = ()
     """What every iteration reads: the tables of prompts and of quarantine."""
     status: Status = "running"
@@ -102,6 +104,7 @@ class RunStore:
         seed: int,
         code_version: str,
         packages: dict[str, str] | None = None,
+        platform: str = "",
     ) -> RunRecord:
         """Start a run, or return the existing one where its configuration and seed are equal.
 
@@ -122,6 +125,7 @@ class RunStore:
                 code_version=code_version,
                 seed=seed,
                 packages=packages or {},
+                platform=platform,
             )
             write_json(path / "run.json", record.model_dump(mode="json"))
             return record

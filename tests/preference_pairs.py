@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from csr.images import image_ref
@@ -31,9 +32,20 @@ def make_pairs(
 def write_pairs(path: Path, pairs: list[PreferencePair], *, embed_images: bool = False) -> Path:
     """One shard of the `pairs` table in the folder `path`, which is returned."""
     path.mkdir(parents=True, exist_ok=True)
-    table = pairs_to_table(pairs, iteration=1, policy="base", embed_images=embed_images)
-    write_table(shard_path(path, 0), table)
+    table = pairs_to_table(pairs, iteration=1, policy="base")
+    write_table(shard_path(path, 0), with_images(table) if embed_images else table)
     return path
+
+
+def with_images(table: pa.Table) -> pa.Table:
+    """The table with the files' bytes in it, as other tools than ours may write it."""
+    place = table.schema.get_field_index("images")
+    column = table.schema.field(place)
+    images = [
+        [{"bytes": Path(each["path"]).read_bytes(), "path": each["path"]} for each in row]
+        for row in table["images"].to_pylist()
+    ]
+    return table.set_column(place, column, pa.array(images, column.type))
 
 
 def response(processor: Any, response_id: str, text: str, *, ended: bool = True) -> ScoredResponse:

@@ -118,16 +118,20 @@ class AmberBenchmark(SelectiveBenchmark):
             found += outcomes_of(record["id"], record["image"], ratios)
         return found
 
-    def false_mentions(self, responses: Sequence[GeneratedResponse]) -> list[list[FalseMention]]:
-        """What counts as hallucinated in descriptions; nothing in answers of yes or no."""
-        found: list[list[FalseMention]] = []
+    def false_mentions(
+        self, responses: Sequence[GeneratedResponse]
+    ) -> list[list[FalseMention] | None]:
+        """What counts as hallucinated in descriptions; None of an answer to a yes-or-no question,
+        whose annotation does not tell what else the image shows.
+        """
+        found: list[list[FalseMention] | None] = []
         for record, response in zip(self._records, responses, strict=True):
             annotation = self._files.annotations[int(record["id"])]
             if annotation["type"] == GENERATIVE:
                 words = self._words.hallucinated(response.text, annotation["truth"])
                 found.append(absent_objects(words, ()))
             else:
-                found.append([])
+                found.append(None)
         return found
 
     def response_records(self, responses: Sequence[GeneratedResponse]) -> list[Record]:

@@ -102,11 +102,11 @@ class CaptionBenchmark(SelectiveBenchmark):
 
     def false_mentions(
         self, responses: Sequence[GeneratedResponse]
-    ) -> list[list[FalseMention]] | None:
+    ) -> Sequence[list[FalseMention] | None]:
         """Absent objects and wrong attributes of the whole captions; None without vocabulary."""
         vocabulary = self._vocabulary
         if vocabulary is None:
-            return None
+            return [None] * len(responses)
         return [
             false_mentions(response.text, record["objects"], vocabulary)
             for response, record in zip(responses, self._records, strict=True)

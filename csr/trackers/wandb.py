@@ -28,6 +28,10 @@ UPLOAD_SECONDS = 45.0
 """For a track's last figures to arrive; what has not stays on disk, for `wandb sync`."""
 
 
+_Noted = dict[str, dict[str, dict[str, list[int]]]]
+"""Account and project -> track -> figure -> numbers at which it was told."""
+
+
 class Config(ComponentConfig):
     """Where the figures go."""
 
@@ -72,7 +76,7 @@ class _Wandb:
 
     def log(self, track: Track, points: Sequence[Point]) -> int:
         noted = self._noted()
-        logged = noted.setdefault(track.track_id, {})
+        logged = noted.setdefault(self._place(), {}).setdefault(track.track_id, {})
         new = new_points(points, logged)
         if not new:
             return 0
@@ -125,18 +129,19 @@ class _Wandb:
         self._runs[track.track_id] = run
         return run
 
-    def _noted(self) -> dict[str, dict[str, list[int]]]:
-        """Track -> figure -> numbers. Of another project or account it says nothing."""
+    def _noted(self) -> _Noted:
         if not self._note.exists():
             return {}
         note = json.loads(self._note.read_text(encoding="utf-8"))
-        return dict(note["tracks"]) if note["project"] == self._place() else {}
+        if "projects" not in note:  # as 0.1.0 wrote it, of one project
+            return {note["project"]: note["tracks"]}
+        return dict(note["projects"])
 
     def _place(self) -> str:
         return f"{self._config.entity or ''}/{self._config.project}"
 
-    def _write_note(self, tracks: dict[str, dict[str, list[int]]]) -> None:
-        note = json.dumps({"project": self._place(), "tracks": tracks})
+    def _write_note(self, noted: _Noted) -> None:
+        note = json.dumps({"projects": noted})
         temporary = temporary_beside(self._note)
         with disk_errors(self._note):
             temporary.write_text(note, encoding="utf-8")

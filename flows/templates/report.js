@@ -22,9 +22,15 @@
 
   const field = (name) => filter.querySelector(`[name="${name}"]`);
   const groups = [...document.querySelectorAll(".pair-group")];
+  // What a person or a model wrote, and the id: neither labels nor what is told of marked words.
+  const searched = (card) => [...card.querySelectorAll(".said, .told bdi")].map((each) => {
+    const copy = each.cloneNode(true);
+    copy.querySelectorAll(".unseen, em").forEach((told) => told.remove());
+    return copy.textContent;
+  }).join(" ");
   const pairs = [...document.querySelectorAll("article.pair")].map((card) => ({
     card,
-    text: card.textContent.toLowerCase().replace(/\s+/g, " "),
+    text: searched(card).toLowerCase().replace(/\s+/g, " "),
     iteration: card.dataset.iteration,
     source: card.dataset.source,
     margin: Number(card.dataset.margin),
@@ -82,6 +88,10 @@
     const first = pairs.filter(wanted())[place];
     if (first) first.card.focus({ preventScroll: true });
   });
+  // On paper nobody can ask for more.
+  let limitOnScreen = step;
+  window.addEventListener("beforeprint", () => { limitOnScreen = limit; limit = Infinity; show(); });
+  window.addEventListener("afterprint", () => { limit = limitOnScreen; show(); });
   filter.hidden = false;
   show();
 })();

@@ -2,11 +2,15 @@
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.report import render_report
+from flows.report_data import ReportData, ReportIteration
+from tests.colours import contrast
 from tests.flow_ui import chromium, missing
 from tests.reported_run import HOSTILE, RUN, reported_home
 
@@ -18,6 +22,21 @@ pytestmark = [
 NewPage = Callable[..., Any]
 AXE = os.environ.get("CSR_AXE", "")
 """Where axe-core's `axe.min.js` lies; nobody checks by it where that is not said."""
+
+RGB = """(() => {
+  const pen = document.createElement("canvas").getContext("2d");
+  const rgb = (colour) => {
+    pen.fillStyle = colour;
+    pen.fillRect(0, 0, 1, 1);
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const of = (where) => [...document.querySelectorAll(where)].map(
+    (each) => getComputedStyle(each).stroke);
+  const chart = document.querySelector("#training .chart");
+  return [getComputedStyle(chart).backgroundColor, ...of("#training .chart > svg .line"),
+    ...of("#training .legend .line")].map(rgb);
+})()"""
+"""Ground, lines and legend of the first training plot, as bytes of red, green and blue."""
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +124,69 @@ def test_pairs_are_filtered_and_searched(new_page: NewPage) -> None:
     assert len(shown_pairs(page)) == min(12, len(pairs))
     page.get_by_label("Hallucination").select_option("either")
     assert shown_pairs(page) == []
+
+
+def test_the_search_reads_what_was_said_and_no_label(new_page: NewPage) -> None:
+    page = new_page()
+    pairs = all_pairs(page)
+    for label in ("breakdown", "margin", "likelihood", "chosen", "num_tokens"):
+        assert all(label in pair["text"] for pair in pairs), label
+        page.get_by_label("Words in prompt").fill(label)
+        assert shown_pairs(page) == [], label
+    page.get_by_label("Words in prompt").fill(pairs[0]["id"])
+    assert pairs[0]["id"] in shown_pairs(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_each_iterations_line_has_a_colour_of_its_own(
+    browser: Any, tmp_path: Path, scheme: str
+) -> None:
+    iterations = [
+        ReportIteration(
+            iteration=n, attempt=f"mine/{n:02d}.1", status="done",
+            history=[{"step": step, "loss": 1.0 / (n + step)} for step in (1, 2)],
+        )
+        for n in range(1, 9)
+    ]  # fmt: skip
+    data = ReportData(
+        run_id="mine", recipe="r", status="done", seed=1, iterations=iterations, config={}
+    )
+    (tmp_path / "page.html").write_text(render_report(data))
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    ground, *colours = page.evaluate(RGB)
+    drawn, named = colours[:8], colours[8:]
+    context.close()
+    assert drawn == named  # the legend's
+    hexadecimal = ["#" + "".join(f"{part:02x}" for part in colour) for colour in (ground, *drawn)]
+    assert min(contrast(colour, hexadecimal[0]) for colour in hexadecimal[1:]) >= 3
+    apart = [sum(abs(a - b) for a, b in zip(*pair, strict=True)) for pair in combinations(drawn, 2)]
+    assert min(apart) >= 24
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_paper_has_every_pair(browser: Any, report: Path, scripts: bool) -> None:
+    html = report.read_text()
+    start = html.index('<article class="pair"')
+    end = html.index("</article>", start) + len("</article>")
+    many = report.with_name("many.html")
+    many.write_text(html[:start] + html[start:end] * 30 + html[end:])
+    context = browser.new_context(java_script_enabled=scripts)
+    page = context.new_page()
+    page.goto(many.as_uri())
+    pairs, seen = page.locator("article.pair"), page.locator("article.pair:visible")
+    assert pairs.count() > 30
+    assert seen.count() == (12 if scripts else 0)
+    page.emulate_media(media="print")
+    if scripts:  # as a browser does before it prints, and afterwards
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert seen.count() == pairs.count()
+    page.emulate_media(media="screen")
+    if scripts:
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert seen.count() == (12 if scripts else 0)
+    context.close()
 
 
 def test_hostile_text_is_text(new_page: NewPage) -> None:

@@ -12,9 +12,8 @@ from flows.charts import (
     bin_edges,
     histogram,
     line_chart,
-    nice_ticks,
-    tick_text,
 )
+from flows.ticks import nice_ticks, tick_text, tick_texts
 
 
 @pytest.mark.parametrize(
@@ -39,12 +38,22 @@ def test_whole_ticks_never_name_half_an_iteration() -> None:
 def test_covering_ticks_enclose_the_data() -> None:
     assert nice_ticks(0, 0.97, cover=True) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert nice_ticks(-1.2, 2.1, cover=True) == [-2, -1, 0, 1, 2, 3]
-    assert nice_ticks(0.3, 0.3, cover=True) == pytest.approx([-0.2, 0.3, 0.8])
+    assert nice_ticks(0.3, 0.3, cover=True) == pytest.approx([0, 0.3, 0.6])
+    assert nice_ticks(-2.0, -2.0, cover=True) == [-4.0, -2.0, 0.0]
+    assert nice_ticks(0.0, 0.0, cover=True) == [-0.5, 0.0, 0.5]
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.05, "0.05"), (1e-17, "0"), (1500.4, "1500"), (0.30000000000000004, "0.3")],
+    [
+        (0.05, "0.05"),
+        (1e-17, "0"),
+        (1500.4, "1500"),
+        (0.30000000000000004, "0.3"),
+        (123456.7, "123457"),
+        (9999.6, "9999.6"),
+        (1.234e-06, "1.234e-06"),
+    ],
 )
 def test_tick_text(value: float, text: str) -> None:
     assert tick_text(value) == text
@@ -121,7 +130,8 @@ def test_whole_numbers_have_bins_around_whole_numbers() -> None:
     assert bin_edges([0, 47]) == (-0.5, 47.5, 24)
     assert bin_edges([0, 49]) == (-0.5, 50.5, 17)  # three numbers a bin
     assert bin_edges([0.0, 0.5]) == (0.0, 0.5, NUM_BINS)
-    assert bin_edges([0.25, 0.25]) == (-0.25, 0.75, NUM_BINS)
+    assert bin_edges([0.25, 0.25]) == (0.0, 0.5, NUM_BINS)
+    assert bin_edges([1e-6, 1e-6]) == (0.0, 2e-6, NUM_BINS)
 
 
 def test_histogram_groups_share_their_bins_and_name_their_means() -> None:
@@ -166,7 +176,7 @@ def test_a_long_table_holds_every_so_many_rows() -> None:
     long = Series(label="", points=[(n, 1.0) for n in range(100)])
     chart = line_chart("Loss", [long], x_label="step")
     assert chart is not None
-    assert [row[0] for row in chart.rows] == [str(n) for n in range(0, 100, 5)]
+    assert [row[0] for row in chart.rows] == [str(n) for n in (*range(0, 100, 5), 99)]
     bars = histogram("Length", [("chosen", [1, 2, 2]), ("rejected", [3])])
     assert bars is not None
     assert bars.columns == ("from", "to", "chosen", "rejected")
@@ -179,3 +189,29 @@ def test_small_ticks_have_few_digits() -> None:
     assert [tick_text(x) for x in (0.00015, 0.0002, 5e-05, -0.00015)] == [
         "1.5e-04", "2e-04", "5e-05", "-1.5e-04",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([1e-6, 1e-6], ["0", "1e-06", "2e-06"]),
+        ([0.69315, 0.69314, 0.69310], [f"0.6931{n}" if n else "0.6931" for n in range(6)]),
+        ([100000, 100001], ["100000", "100000.2", "100000.4", "100000.6", "100000.8", "100001"]),
+        ([1.0002, 1.0004], ["1.0002", "1.00025", "1.0003", "1.00035", "1.0004"]),
+    ],
+)
+def test_no_two_ticks_read_the_same(values: list[float], texts: list[str]) -> None:
+    points = [(float(n), value) for n, value in enumerate(values)]
+    chart = line_chart("loss", [Series(label="", points=points)], x_label="step")
+    assert chart is not None
+    assert [tick.text for tick in chart.y_ticks] == texts
+    told = [row[1] for row in chart.rows]
+    assert len(set(told)) == len(set(values))
+
+
+def test_long_counts_stay_apart() -> None:
+    assert tick_texts([100000.0, 100001.0]) == ["100000", "100001"]
+    assert tick_texts([3.0]) == ["3"]
+    bars = histogram("loss", [("chosen", [0.69310, 0.69315])])
+    assert bars is not None
+    assert len({row[0] for row in bars.rows}) == NUM_BINS

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -290,6 +291,26 @@ def test_the_plot_draws_each_configuration_from_the_base_on() -> None:
     picture = ElementTree.fromstring(pareto_svg(compare_runs(CSR + RANDOM)))
     names = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert names[-2:] == ["csr", "random"]
+    assert {"CHAIR_s (lower is better)", "recall (higher is better)"} <= set(names)
+
+
+def test_the_plot_has_room_for_every_name() -> None:
+    labels = [f"a configuration with a long name that tells what differs, {n}" for n in range(40)]
+    measured = {"recall": 0.9, "chair_s": 0.25}
+    runs = [
+        RunMetrics(label=label, seed=1, base=measured, iterations=[measured]) for label in labels
+    ]
+    picture = ElementTree.fromstring(pareto_svg(compare_runs(runs)))
+    _, top, width, height = map(float, picture.attrib["viewBox"].split())
+    texts = list(picture.iter("{http://www.w3.org/2000/svg}text"))
+    names = [text for text in texts if (text.text or "").startswith("a configuration")]
+    assert sorted(text.text or "" for text in names) == sorted(labels)
+    for text in names:  # letters of 7 units, half as wide as high at least
+        assert float(text.attrib["x"]) + 3.5 * len(text.text or "") < width
+    places = sorted(float(text.attrib["y"]) for text in names)
+    assert top < places[0]
+    assert places[-1] < top + height
+    assert min(after - before for before, after in pairwise(places)) >= 9
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,18 @@ def test_a_home_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     assert "not writable" in finding.detail
 
 
+def test_a_home_below_a_folder_that_may_not_be_entered_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exists(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", exists)
+    finding = doctor.check_disk("home", tmp_path / "closed" / "runs")
+    assert finding.status == "fail"
+    assert "not writable" in finding.detail
+
+
 def test_the_torchvision_mend_is_missed_only_beside_cpu_torch(tmp_path: Path) -> None:
     cuda_torch = Probe(ok=True, last_line="13.0 1 2.13.0")
     assert doctor.check_torchvision_mend(tmp_path, CPU_TORCH).status == "warn"

@@ -121,6 +121,7 @@ def data(tmp_path: Path) -> ReportData:
                 seconds=10.25,
                 peak_memory_bytes=600 * 1024**2,
                 skipped={"duplicate_sibling": 40},
+                metrics={"num_nodes": 1200.0, "mean_depth": 2.0},
             ),
             ReportStage(
                 name="sample",
@@ -128,6 +129,7 @@ def data(tmp_path: Path) -> ReportData:
                 seconds=5.5,
                 peak_memory_bytes=512 * 1024**2,
                 skipped={"duplicate_sibling": 2},
+                metrics={"num_nodes": 34.0, "mean_depth": 3.0},
             ),
             ReportStage(
                 name="pair",
@@ -165,8 +167,8 @@ def test_every_number_is_on_the_page(data: ReportData) -> None:
         "0.972", "0.968", "3.200", "3.075", "400", "my_own_figure 0.123",
         "119 pairs from 128 prompts",
         "duplicate_sibling 42", "small_margin 9",  # shards added up
-        "15.8 600", "mean_margin 1.512", "the disk is full",
-        "margin 1.438", "2.125", "-0.500", "0.688", "A red circle.", "A blue square.",
+        "15.8 600", "num_nodes 1,234 mean_depth 2.500", "mean_margin 1.512", "the disk is full",
+        "Pair p1#0 : margin 1.438", "2.125", "-0.500", "0.688", "A red circle.", "A blue square.",
         "beta: 0.1", "tiny-4f2a/01.2 done",
         "chair_s -37.8%, recall -0.4 points, length -3.9%",
     ):  # fmt: skip
@@ -193,6 +195,8 @@ def test_the_page_is_well_formed_and_accessible(data: ReportData) -> None:
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in plots)
     targets = {a["href"] for a in page.all("a")}
     assert targets == {"#" + section["id"] for section in page.all("section")}
+    sections = [a["href"] for a in page.all("a") if "class" not in a]
+    assert sections == ["#" + section["id"] for section in page.all("section")]
     assert [len(page.all(tag)) for tag in ("header", "nav", "main", "footer")] == [1, 1, 1, 1]
     assert "width=device-width" in str(page.all("meta"))
 
@@ -278,7 +282,7 @@ def test_hostile_text_is_shown_and_not_obeyed(data: ReportData, text: str) -> No
         outcome=text, prompt_id=text, prompt=text, image_path=picture,
         answers=[ReportAnswer(iteration=0, text=text), ReportAnswer(iteration=1, text=text)],
     )  # fmt: skip
-    comparison = ReportComparison(benchmark=text, num_images=1, outcomes={text: 1}, cases=[case])
+    comparison = ReportComparison(benchmark=text, num_responses=1, outcomes={text: 1}, cases=[case])
     pages = [
         Page(
             render_report(
@@ -354,14 +358,18 @@ def test_a_tree_is_drawn_and_told(data: ReportData) -> None:
         roots=[best, worst], num_nodes=6, num_kept=2, num_left_out=3,
         rewards={"chosen": 1.25, "rejected": -2.0},
     )  # fmt: skip
-    page = Page(
-        render_report(replace(data, iterations=[base, replace(first, trees=[tree], num_trees=128)]))
+    searched = replace(
+        data,
+        iterations=[base, replace(first, trees=[tree], num_trees=128)],
+        truth_problems=["facts.json does not exist."],
     )
+    page = Page(render_report(searched))
+    assert page.text.count("Ground truth is not used: facts.json does not exist.") == 2
     text = " ".join(page.text.split()).replace("\N{MINUS SIGN}", "-")
     for shown in (
         "1 of 128 trees",
         "csr trace tiny-4f2a PROMPT_ID --iteration 1",
-        "p1 6 candidates, 2 kept; chosen +1.25 against rejected -2.00",
+        "Prompt p1 : 6 candidates, 2 kept; chosen +1.25 against rejected -2.00",
         "+1.25 A red circle. ✓ chosen likelihood -0.50 → +0.75 redundancy 0.12 path so far +1.25",
         "3 more pruned below it, not shown",
         "end the response ends; its path has +1.25 ✓ chosen",
@@ -376,6 +384,30 @@ def test_a_tree_is_drawn_and_told(data: ReportData) -> None:
     assert {path["class"] for path in page.all("path") if "link" in path.get("class", "")} == {
         "link chosen", "link pruned",
     }  # fmt: skip
+
+
+def test_why_a_run_failed_stands_in_the_head(data: ReportData) -> None:
+    reason = "tiny-4f2a/01.2 failed in the stage train: the disk is full"
+
+    def head(status: str) -> str:
+        text = " ".join(Page(render_report(replace(data, status=status))).text.split())
+        return text.partition("Held-out figures")[0]
+
+    assert reason in head("failed")
+    assert reason not in head("running")
+
+
+def test_unusable_ground_truth_is_told_where_it_is_missed(data: ReportData) -> None:
+    html = render_report(replace(data, truth_problems=["facts.json does not exist."]))
+    told = html.split("Ground truth is not used: facts.json does not exist.")
+    assert len(told) == 2  # no search is there
+    assert told[0].rpartition('<section id="')[2].startswith("pairs")
+
+
+def test_ids_are_named_and_kept_apart_from_the_text_around(data: ReportData) -> None:
+    html = render_report(data)
+    assert "Pair <bdi><code>p1#0</code></bdi>: margin" in html
+    assert "<caption><code>reward</code>, <code>num_tokens</code>" in html
 
 
 def test_a_broken_image_is_said_in_its_place(data: ReportData, tmp_path: Path) -> None:
@@ -404,7 +436,7 @@ def test_responses_to_imitate_are_shown_with_their_kind_and_weight(data: ReportD
     page = Page(render_report(replace(data, iterations=[base, taught])))
     text = " ".join(page.text.split())
     assert "Iteration 1: 3 of kind rationale, 12 of kind replay" in text
-    assert f"Why is it red? p1/0 Rationale {HOSTILE} weight 2.500" in text
+    assert f"Why is it red? Demonstration p1/0 Rationale {HOSTILE} weight 2.500" in text
     assert "p2/0 Rationale (nothing) weight 2.500" in text
     assert {"href": "#demonstrations"} in page.all("a")
     assert page.unbalanced == []

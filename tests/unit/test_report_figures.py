@@ -2,7 +2,8 @@
 
 import pytest
 
-from flows.report_figures import format_change, format_figure, interval_95
+from flows.report_data import ReportData, ReportIteration
+from flows.report_figures import format_change, format_figure, interval_95, metric_groups
 
 
 def test_intervals_are_those_of_the_evaluation_or_of_the_standard_error() -> None:
@@ -21,6 +22,7 @@ def test_intervals_are_those_of_the_evaluation_or_of_the_standard_error() -> Non
         (0.0625, "recall", "0.062"),
         (12856.0, "num_captions", "12,856"),
         (600.0, "pope_num_prompts", "600"),
+        (16.0, "likelihood_count", "16"),
         (0.00002, "learning_rate", "2.00e-05"),
         (0.0, "recall", "0.000"),
         (float("nan"), "loss", "–"),
@@ -35,3 +37,21 @@ def test_changes() -> None:
     assert format_change([0.3, None, 0.1]) == "-0.200"
     assert format_change([0.3]) == "–"
     assert format_change([None, 0.1]) == "–"
+    assert format_change([400.0, 1404.0], "num_captions") == "+1,004"
+    assert format_change([4.0, 4.0], "num_captions") == "+0"
+
+
+def test_changes_go_to_the_last_iteration_that_is_evaluated() -> None:
+    measured: list[dict[str, float]] = [{"recall": 0.5, "chair_s": 0.3}, {"recall": 0.75}, {}]
+    iterations = [
+        ReportIteration(iteration=n, attempt="", status="", metrics=metrics)
+        for n, metrics in enumerate(measured)
+    ]
+    data = ReportData(
+        run_id="", recipe="", status="", seed=0, iterations=iterations, config={}
+    )  # fmt: skip
+    [(_, rows)] = metric_groups(data)
+    assert {row["metric"].name: row["change"] for row in rows} == {
+        "chair_s": "–",
+        "recall": "+0.250",
+    }

@@ -1,10 +1,16 @@
 """What a run's report finds in the store, of a run that scripted components made."""
 
+import json
+import platform
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from csr.errors import DataError
+from csr.protocols import Json
 from flows.report import render_report
-from flows.report_captions import OUTCOMES, comparisons
+from flows.report_captions import OUTCOMES, comparisons, looks_like_prose
 from flows.report_data import ReportData
 from flows.reporting import report_data, spread_by_margin
 from flows.tracing import trace
@@ -59,7 +65,7 @@ def test_trace_tells_the_same_tree(store: RunStore, data: ReportData) -> None:
 
 def test_captions_are_held_against_each_other(store: RunStore, data: ReportData) -> None:
     [comparison] = data.comparisons
-    assert comparison.num_images == 3
+    assert comparison.num_responses == comparison.num_marked == 3
     assert list(comparison.outcomes) == list(OUTCOMES)
     assert sum(comparison.outcomes.values()) == 3
     for case in comparison.cases:
@@ -95,6 +101,46 @@ def test_without_ground_truth_captions_that_differ_are_shown(store: RunStore) ->
     assert comparisons(attempts, ["other"]) == []
 
 
+def test_responses_without_marks_are_counted_apart_and_drawn(
+    store: RunStore, data: ReportData
+) -> None:
+    attempts = [store.attempt(RUN, number) for number in (0, 2)]
+    [case, *_] = [
+        case for case in data.comparisons[0].cases if case.answers[0].text != case.answers[-1].text
+    ]
+    path = attempts[1].false_mentions("captions")
+    whole = path.read_text()
+    marks = json.loads(whole)
+    del marks[case.prompt_id]
+    path.write_text(json.dumps(marks))
+    try:
+        [comparison] = comparisons(attempts, ["captions"])
+    finally:
+        path.write_text(whole)
+    assert (comparison.num_responses, comparison.num_marked) == (3, 2)
+    [unmarked] = [each for each in comparison.cases if each.outcome == ""]
+    assert unmarked.prompt_id == case.prompt_id
+    page = render_report(replace(data, comparisons=[comparison]))
+    assert "</b> of 2 images" in page
+    assert "nothing is marked in them: 1." in page
+    assert page.count('<article class="case"') == len(comparison.cases)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_prose"),
+    [
+        ("Yes.", False),
+        ("A red circle.", True),
+        ("是的。", False),
+        ("一个红色的圆圈。", True),
+        ("いいえ", False),
+        ("赤い円があります。", True),
+    ],
+)
+def test_what_is_a_text_to_read(text: str, is_prose: bool) -> None:
+    assert looks_like_prose(text) is is_prose
+
+
 def test_words_of_another_form_are_told(store: RunStore) -> None:
     attempts = [store.attempt(RUN, number) for number in (0, 1)]
     path = attempts[1].false_mentions("captions")
@@ -105,6 +151,35 @@ def test_words_of_another_form_are_told(store: RunStore) -> None:
             comparisons(attempts, ["captions"])
     finally:
         path.write_text(whole)
+
+
+def test_the_machine_is_the_one_that_began_the_run(
+    store: RunStore, data: ReportData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert data.facts["begun on"] == store.run(RUN).platform == platform.platform()
+    monkeypatch.setattr(platform, "platform", lambda: "another one")
+    assert report_data(store, RUN).facts == data.facts
+
+
+def test_tracing_reads_one_prompts_rows_alone(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path, name: str, columns: list[str], prompt_ids: list[str]) -> list[Json]:
+        assert prompt_ids == ["3"]
+        return read_rows(path, name, columns, prompt_ids)
+
+    monkeypatch.setattr("flows.tracing.read_rows", read)
+    shape = trace(store.home, RUN, "3", 1)
+    assert shape["prompt"]["prompt_id"] == "3"
+    assert shape["truth_problems"] == []
+    [pair] = shape["pairs"]
+    assert "images" not in pair
+    assert {row["prompt_id"] for row in [*shape["nodes"], *shape["responses"], pair]} == {"3"}
+
+
+def test_tracing_tells_the_prompts_of_a_run_without_the_one_asked_for(store: RunStore) -> None:
+    with pytest.raises(DataError, match=r"has no prompt 'x'\. Its 12 prompts begin with"):
+        trace(store.home, RUN, "x")
 
 
 def test_the_page_of_a_run_holds_it_all(store: RunStore, data: ReportData) -> None:

@@ -282,6 +282,8 @@ def test_a_failed_stage_leaves_the_policy_and_starts_no_iteration(
     failed = second.stage("measure")
     assert failed.status == "failed"
     assert failed.message.startswith("NumericalError: The image_similarity")
+    page = (store.run_path(RUN) / "report.html").read_text()
+    assert f"<bdi>{RUN}/02.1</bdi> failed in the stage measure: NumericalError: The image" in page
     assert manifest(store, 1).policy_out["iteration"] == 1
     assert store.iterations(RUN) == [0, 1, 2]
 

@@ -25,6 +25,7 @@ from csr.types import (
 )
 from storage import rows, trees
 from storage.tables import read_table, write_table
+from tests.preference_pairs import with_images
 from tests.sample_data import pair, prompt, response, saved_image, tree
 
 # Shrinking a failure would write some thousand files; the first failing row says enough.
@@ -203,8 +204,9 @@ def test_datasets_reads_pairs_as_trl_wants_them(tmp_path, embed_images):
         [pair("1", image), pair("2", image)],
         iteration=1,
         policy="tiny/00",
-        embed_images=embed_images,
     )
+    if embed_images:
+        table = with_images(table)
     write_table(tmp_path / "pairs" / "00000.parquet", table)
     if embed_images:
         (tmp_path / "a.png").unlink()

@@ -32,7 +32,8 @@ def shape(**changes: Any) -> dict[str, Any]:
     return {
         "iteration_id": "mine/01",
         "prompt": {"prompt_id": "42", "text": "Describe.", "image": "/images/42.png"},
-        "nodes": nodes, "responses": [], "pairs": [pair], "demonstrations": [], **changes,
+        "nodes": nodes, "responses": [], "pairs": [pair], "demonstrations": [],
+        "truth_problems": [], **changes,
     }  # fmt: skip
 
 
@@ -80,4 +81,8 @@ def test_without_ground_truth_that_is_said() -> None:
     text = " ".join(shown(tree(unknown)).split())
     assert "Nothing says what the image shows, so no word is marked." in text
     assert text.endswith("no pair")
+    assert "Ground truth is not used" not in text
+    unknown["truth_problems"] = ["facts\x1b[31m.json does not exist."]
+    text = " ".join(shown(tree(unknown), no_color=True).split())
+    assert "Ground truth is not used: facts\ufffd[31m.json does not exist." in text
     assert "[not in the image]" not in text

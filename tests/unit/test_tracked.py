@@ -53,11 +53,24 @@ def record(shard: int, seconds: float, peak: int, status: str = "done", **fields
 
 
 def test_shards_are_told_as_one_stage() -> None:
-    one = record(0, 2.0, 3_000_000_000, metrics={"num_nodes": 5, "share": 0.5}, skipped={"a": 1})
-    two = record(1, 3.0, 2_000_000_000, metrics={"num_nodes": 7, "share": 1.0}, skipped={"a": 2})
+    one = record(
+        0,
+        2.0,
+        3_000_000_000,
+        metrics={"num_nodes": 5, "share": 0.5, "x_count": 2},
+        skipped={"a": 1},
+    )
+    two = record(
+        1,
+        3.0,
+        2_000_000_000,
+        metrics={"num_nodes": 7, "share": 1.0, "x_count": 3},
+        skipped={"a": 2},
+    )
     assert stage_figures([one, two]) == {  # type: ignore[list-item]
         "seconds": 5.0,
         "peak_memory_gb": 3.0,
+        "x_count": 5,
         "num_nodes": 12,
         "share": 0.75,
         "skipped_a": 3,

@@ -190,6 +190,17 @@ def test_wandb_in_another_project_begins_anew(
     other = wandb.build(wandb.Config(project="other"), home=tmp_path, run_id="tiny-4f2a")
     assert other.log(OWN, [FIRST]) == 2
     other.close()
+    again = wandb.build(wandb.Config(), home=tmp_path, run_id="tiny-4f2a")
+    assert again.log(OWN, [FIRST]) == 0
+
+
+def test_wandb_knows_what_a_note_of_one_project_says(tmp_path: Path) -> None:
+    note = tmp_path / "tiny-4f2a" / "wandb" / "logged.json"
+    note.parent.mkdir(parents=True)
+    tracks = {"tiny-4f2a": {"evaluate/chair_s": [1], "evaluate/recall": [1]}}
+    note.write_text(json.dumps({"project": "/csr", "tracks": tracks}))
+    tracker = wandb.build(wandb.Config(), home=tmp_path, run_id="tiny-4f2a")
+    assert tracker.log(OWN, [FIRST]) == 0
 
 
 def test_wandb_without_a_key_is_told_before_a_run(

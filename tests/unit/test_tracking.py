@@ -1,6 +1,7 @@
 """A run with a tracker: told by a process of its own, and never the worse for it."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from csr.trackers.tensorboard import logged_numbers
 from flows import tracker_check
 from flows.config import load_recipe, run_id_of
+from flows.tracking import track_run, tracker_lock
 from storage.run_store import RunStore
 from tests.scripted_run import Csr, files_below, finished_home, write_recipe
 
@@ -45,10 +47,24 @@ def test_a_finished_run_can_be_shown_afterwards(csr: Csr, tmp_path: Path) -> Non
     wrong = csr("track", RUN, "trackio", "--set", "projct=x", "--home", home)
     assert wrong.status == 2
     assert "project" in wrong.err
+    useless = csr("track", RUN, "tensorboard", "--set", "project=x", "--home", home)
+    assert useless.status == 2
+    assert "project: unknown setting. There are no settings here." in useless.err
     shape = csr("track", RUN, "tensorboard", "--home", home, "--json").json()
     assert shape["num_new_figures"] > 100
     assert csr("track", RUN, "tensorboard", "--home", home).out.startswith("0 new figures.")
     assert not (home / RUN / "tracker.json").exists()
+
+
+def test_it_waits_for_a_process_that_still_tells(csr: Csr, tmp_path: Path) -> None:
+    home = finished_home(csr, tmp_path, RUN)
+    with ThreadPoolExecutor() as pool:
+        with tracker_lock(RunStore(home), RUN):
+            told = pool.submit(track_run, home, RUN, "tensorboard")
+            with pytest.raises(TimeoutError):
+                told.result(timeout=1.0)
+            assert not (home / RUN / "tensorboard").exists()
+        assert told.result()["num_new_figures"] > 100
 
 
 def test_another_tracker_is_the_same_run(csr: Csr, tmp_path: Path) -> None:
