@@ -22,6 +22,7 @@ from flows import (
     cli_lmms,
     cli_look,
     cli_plan,
+    cli_recipes,
     cli_review,
     cli_score,
     cli_serve,
@@ -78,6 +79,7 @@ app.command(cli_plan.app, name="*")
 app.command(cli_review.app, name="*")
 app.command(cli_export.app, name="*")
 app.command(cli_track.app, name="*")
+app.command(cli_recipes.app, name="*")
 app.command(cli_score.app, name="*")
 app.command(cli_lmms.app, name="*")
 app.command(cli_serve.app, name="*")
