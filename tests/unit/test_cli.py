@@ -42,7 +42,7 @@ def test_ls_of_a_run_lists_its_iterations(csr: Csr, home: Path) -> None:
     shape = answer.json()
     assert answer.err == ""
     assert shape.keys() == {"run_id", "status", "prompts", "base", "iterations", "other_attempts"}
-    assert shape["base"].keys() == {"name", "status", "metrics"}
+    assert shape["base"].keys() == {"name", "status", "failed", "metrics"}
     assert (shape["base"]["name"], shape["other_attempts"]) == ("base", [])
     assert shape["base"]["metrics"]["num_captions"] == 3
     assert shape["prompts"] == {"used": 12, "skipped": {}}

@@ -298,7 +298,7 @@ def test_the_plot_has_room_for_every_name() -> None:
     labels = [f"a configuration with a long name that tells what differs, {n}" for n in range(40)]
     measured = {"recall": 0.9, "chair_s": 0.25}
     runs = [
-        RunMetrics(label=label, seed=1, base=measured, iterations=[measured]) for label in labels
+        RunMetrics(label=label, seed=1, base=measured, iterations={1: measured}) for label in labels
     ]
     picture = ElementTree.fromstring(pareto_svg(compare_runs(runs)))
     _, top, width, height = map(float, picture.attrib["viewBox"].split())
