@@ -33,9 +33,9 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	# Three processes, a file in one of them: the longest wait more than they work. The limit stops a
-	# hung engine; it is no speed check.
-	$(BIN)/python -m pytest -n 3 --dist loadfile --timeout=900 --timeout-method=thread $(ARGS)
+	# Two processes, a file in one of them: most tests wait for others. The limit is a stop for a
+	# hung engine, not a speed check.
+	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout=900 --timeout-method=thread $(ARGS)
 
 soak: setup
 	$(BIN)/python -m tests.faults.soak $(ARGS)

@@ -135,11 +135,14 @@ def test_the_figures_are_the_stored_ones(page: Any, ui: FlowUI) -> None:
     rows = table_rows(page)
     assert page.locator("thead th").all_inner_texts() == [
         "attempt", "status", "mean_response_sentences", "mean_response_tokens", "distinct_2",
+        "repetition",
     ]  # fmt: skip
     assert [row[0] for row in rows] == [f"{RUN}/0{number}.1" for number in range(3)]
     for number, row in enumerate(rows):
         manifest = ui.store.attempt(RUN, number, 1).manifest.read()
-        names = ("mean_response_sentences", "mean_response_tokens", "distinct_2")
+        names = (
+            "mean_response_sentences", "mean_response_tokens", "distinct_2", "repetition",
+        )  # fmt: skip
         assert [float(cell) for cell in row[2:]] == pytest.approx(
             [manifest.metrics[name] for name in names], abs=5e-5
         )
