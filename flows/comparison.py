@@ -13,7 +13,7 @@ from flows.conditions import different_conditions, read_conditions
 from flows.costs import costs_up_to
 from flows.home import open_store
 from flows.paired_attempts import compared
-from storage.attempt import AttemptDir, IterationId
+from storage.attempt import AttemptDir
 from storage.lineage import is_held, is_stale
 from storage.run_store import RunStore
 
@@ -96,15 +96,11 @@ def _pairs(
 
 def _standing(store: RunStore, attempts: Iterable[AttemptDir]) -> list[str]:
     """Attempts that the run does not build on: they count as results, with a word of it."""
-    manifests = [attempt.manifest.read() for attempt in attempts]
-    told = [
-        standing_caution(
-            str(IterationId(m.run_id, m.iteration, m.attempt)),
-            held=is_held(store, m),
-            stale=is_stale(store, m),
-        )
-        for m in manifests
-    ]
+    told = []
+    for attempt in attempts:
+        manifest = attempt.manifest.read()
+        held, stale = is_held(store, manifest), is_stale(store, manifest)
+        told.append(standing_caution(str(attempt.id), held=held, stale=stale))
     return [caution for caution in told if caution]
 
 

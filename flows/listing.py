@@ -14,7 +14,7 @@ from flows.figures import sum_counts
 from flows.gating import verdicts_of
 from flows.home import open_store
 from flows.lmms_results import flat_figures
-from flows.metric_names import CI_HIGH, CI_LOW, HEADLINES
+from flows.metric_names import CI_HIGH, CI_LOW, HEADLINES, is_companion
 from storage.attempt import AttemptDir, parse_iteration_id
 from storage.lineage import is_stale, stale_iterations
 from storage.manifest import IterationManifest
@@ -155,7 +155,7 @@ def iteration_table(shape: Json) -> Any:
         rows.append(("rerun of", shape["rerun_of"]))
     for part in ("counts", "seconds", "metrics", "policy"):
         for name, value in shape[part].items():
-            if part != "metrics" or not name.endswith((CI_LOW, CI_HIGH)):
+            if part != "metrics" or not is_companion(name):
                 rows.append((f"{part}.{name}", _cell(value) + _interval(name, shape["metrics"])))
     for name, conditions in shape["benchmarks"].items():
         rows.append((f"benchmarks.{name}", condition_line(conditions)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 import re
 from collections.abc import Iterator
 from enum import Enum
@@ -17,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from csr.config import Location
 from csr.errors import ConfigError, shown
-from flows.components import Component
+from flows.components import Component, components
 from flows.config import Recipe
 from flows.validation import suggestion
 
@@ -84,9 +83,8 @@ def _parts() -> list[tuple[str, str]]:
         told = [f"## {name}\n", _docstring(model), _fields(model, name), *_reward_presets(model)]
         parts.append((name, "\n".join(told)))
     for name, choice in choices:
-        for component in components(choice.package):
-            part = f"{name}.{component.__name__.rpartition('.')[2]}"
-            parts.append((part, "\n".join(_component(name, component))))
+        for called, component in components(choice.package).items():
+            parts.append((f"{name}.{called}", "\n".join(_component(name, component))))
     return parts
 
 
@@ -97,18 +95,11 @@ def _reward_presets(model: type[BaseModel]) -> list[str]:
     return _presets(module, "REWARD_PRESETS") if any(type(p) is model for p in presets) else []
 
 
-def components(package: str) -> list[ModuleType]:
-    """The modules of a package that a recipe can name."""
-    files = pkgutil.iter_modules(importlib.import_module(package).__path__)
-    modules = [importlib.import_module(f"{package}.{file.name}") for file in files]
-    return [module for module in modules if hasattr(module, "build")]
-
-
 def models() -> Iterator[type[BaseModel]]:
     """Every model whose fields the page tells, nested ones included."""
     choices, sections = _kinds()
     found: list[type[BaseModel]] = [Recipe, *(model for _, model in sections)]
-    found += [m.Config for _, choice in choices for m in components(choice.package)]
+    found += [m.Config for _, choice in choices for m in components(choice.package).values()]
     while found:
         model = found.pop()
         yield model
@@ -160,9 +151,8 @@ def _told(name: str, field: FieldInfo) -> str:
     chosen = [m for m in models_of(field.annotation) if issubclass(m, Component)]
     text = re.sub(r"\bNone\b", "null", _markdown(field.description or ""))
     if chosen:
-        names = [m.__name__.rpartition(".")[2] for m in components(chosen[0].package)]
         first = next(n for n, choice in _kinds()[0] if choice.package == chosen[0].package)
-        links = ", ".join(f"[{n}](#{first}-{n})" for n in names)
+        links = ", ".join(f"[{n}](#{first}-{n})" for n in components(chosen[0].package))
         return f"{text}\nOne of {links}.".strip()
     if any(_is_section(Recipe, m) for m in models_of(field.annotation)):
         return f"{text}\nIts fields: [{name}](#{name}).".strip()

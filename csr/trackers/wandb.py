@@ -133,7 +133,7 @@ class _Wandb:
         if not self._note.exists():
             return {}
         note = json.loads(self._note.read_text(encoding="utf-8"))
-        if "projects" not in note:  # as 0.1.0 wrote it, of one project
+        if "projects" not in note:  # an older form, of one project
             return {note["project"]: note["tracks"]}
         return dict(note["projects"])
 

@@ -9,6 +9,7 @@ import pytest
 
 from csr.planning import ExpectedResponse
 from flows.config import load_recipe
+from flows.planning.known_models import HUB_IDS
 from flows.planning.plan import PlanRequest
 from flows.planning.plan import plan as planned
 from tests.scripted_run import Csr, files_below, write_recipe
@@ -18,17 +19,6 @@ RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 CSR = RECIPES / "csr_llava15_7b.yaml"
 SIMA = RECIPES / "sima_llava15_7b.yaml"
 LLAVA = ("--model-geometry", "llava-1.5-7b")
-GEOMETRIES = {
-    "llava-hf/llava-1.5-7b-hf": "llava-1.5-7b",
-    "llava-hf/llava-1.5-13b-hf": "llava-1.5-13b",
-    "llava-hf/llava-v1.6-mistral-7b-hf": "llava-v1.6-mistral-7b",
-    "llava-hf/llava-onevision-qwen2-7b-ov-hf": "llava-onevision-qwen2-7b",
-    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2.5-vl-7b",
-    "Qwen/Qwen3-VL-8B-Instruct": "qwen3-vl-8b",
-    "HuggingFaceTB/SmolVLM2-2.2B-Instruct": "smolvlm2-2.2b",
-    "OpenGVLab/InternVL3-8B-hf": "internvl3-8b",
-    "google/gemma-3-4b-it": "gemma-3-4b",
-}
 
 
 def shape_of(recipe: Path, *settings: str, **asked: Any) -> dict[str, Any]:
@@ -37,7 +27,6 @@ def shape_of(recipe: Path, *settings: str, **asked: Any) -> dict[str, Any]:
         "gpu": "H200",
         "question_tokens": 45,
         "expected": ExpectedResponse(num_sentences=8, tokens_per_sentence=20),
-        "model_geometry": GEOMETRIES.get(loaded.policy.model),
     }
     return planned(loaded, PlanRequest(**(request | asked)))
 
@@ -68,7 +57,7 @@ def header_of(recipe: Path) -> str:
 def of_known_models() -> list[Path]:
     recipes = sorted(RECIPES.glob("*.yaml"))
     loaded = {path: load_recipe(path) for path in recipes}
-    return [p for p, r in loaded.items() if r.num_iterations and r.policy.model in GEOMETRIES]
+    return [p for p, r in loaded.items() if r.num_iterations and r.policy.model in HUB_IDS]
 
 
 def unfitting(recipe: Path, *settings: str) -> list[tuple[list[int], str]]:
