@@ -40,7 +40,7 @@ class VerdictsWanted(RunFailed):
     def __init__(self, message: str, attempt_id: str = "") -> None:
         super().__init__(message)
         self.attempt_id = attempt_id
-        """Whose responses they must judge, such as "tiny-534d/02.1", where that is known."""
+        """Whose responses they must judge, such as "tiny-b0f2/02.1", where that is known."""
 
 
 class EngineLost(RunFailed):

@@ -3,7 +3,8 @@
 A reader is a module of `csr/readers`, one format a file; the file's name is the format's name.
 It offers
 
-- `SETTINGS`: which of `images`, `columns`, `instruction` and `split` have an effect on it
+- `SETTINGS`: which of `images`, `image_prefix`, `columns`, `instruction` and `split` have an
+  effect on it
 - `recognises(prompts)`: whether `data.prompts` names data of its format, by content or extension
 - `build(files) -> RawRecords`: every record, without any image's bytes
 
@@ -57,6 +58,8 @@ class PromptFiles(ComponentConfig):
     images: Location | None = None
     """Folder that the records' image paths are relative to; null where the data hold the images'
     bytes, or say themselves where the images lie."""
+    image_prefix: str | None = Field(default=None, min_length=1)
+    """What the files' names begin with and the records leave out, such as `COCO_train2014_`."""
     format: str | None = None
     """A module of `csr/readers`; null goes by content and extension."""
     columns: Columns | None = None
@@ -89,6 +92,8 @@ class RawRecords:
     below the image folder, or an `EmbeddedImage`."""
     image_root: Path | None
     """The image folder; None where nothing names one."""
+    image_prefix: str = ""
+    """What the names of image files begin with, where the records leave it out."""
 
 
 def image_root(files: PromptFiles) -> Path | None:

@@ -47,8 +47,8 @@ class KeptImage:
 class PromptImages:
     """Looks at each distinct image once."""
 
-    def __init__(self, root: Path | None, place: ImagePlace | None) -> None:
-        self._root, self._place = root, place
+    def __init__(self, root: Path | None, place: ImagePlace | None, prefix: str = "") -> None:
+        self._root, self._place, self._prefix = root, place, prefix
         self._files: dict[str, SizedImage | DataError] = {}
         self._bytes: dict[str, SizedImage | DataError] = {}
         self._found: dict[str, KeptImage] = {}
@@ -72,10 +72,17 @@ class PromptImages:
             )
         if image not in self._files:
             try:
-                self._files[image] = sized_image_ref(image, root=self._root)
+                self._files[image] = sized_image_ref(self._file_name(image), root=self._root)
             except DataError as error:
                 self._files[image] = error
         return self._files[image]
+
+    def _file_name(self, image: str) -> Path:
+        """With the prefix that the records leave out."""
+        path = Path(image)
+        if path.name.startswith(self._prefix):
+            return path
+        return Path(path.parent, self._prefix + path.name)
 
     def _embedded(self, image: EmbeddedImage) -> SizedImage | DataError:
         try:

@@ -133,7 +133,7 @@ def checked_prompts(
     require_image_folder(root)
     aside = _SetAside(on_bad_record)
     records = list(_records(raw.entries, aside))
-    images = PromptImages(root, image_place)
+    images = PromptImages(root, image_place, raw.image_prefix)
     prompts = tuple(_prompts(records, images, aside, check, progress))
     _check_share(raw.place, aside.bad, len(raw.entries), max_bad_share)
     hashes = dict.fromkeys(prompt.image.sha256 for prompt in prompts)

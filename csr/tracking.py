@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 class Track:
     """One curve sheet: what wandb and trackio call a run, and TensorBoard a folder of events.
 
-    `Track(run_id="tiny-534d", part="02.1-training", axis="optimizer_step")`
+    `Track(run_id="tiny-b0f2", part="02.1-training", axis="optimizer_step")`
     """
 
     run_id: str

@@ -17,7 +17,7 @@ _TRAINED = re.compile(
 def base_name(config: Json) -> str:
     """How a run's iteration 0 is called: "base", or by its policy where that is all there is.
 
-    That policy is an attempt, such as `tiny-534d/02.1`, or a model: its folder or its hub id.
+    That policy is an attempt, such as `tiny-b0f2/02.1`, or a model: its folder or its hub id.
     """
     if config["num_iterations"] > 0:
         return "base"

@@ -136,9 +136,9 @@ def run(
     group=WORK,
     sort_key=2,
     help_epilogue=examples(
-        "csr rerun tiny-534d/02",
-        "csr rerun tiny-534d/02 --set trainer.learning_rate=1e-4",
-        "csr rerun tiny-534d/02 --from pair --until pair     # pairs alone, in seconds",
+        "csr rerun tiny-b0f2/02",
+        "csr rerun tiny-b0f2/02 --set trainer.learning_rate=1e-4",
+        "csr rerun tiny-b0f2/02 --from pair --until pair     # pairs alone, in seconds",
     ),
 )
 def rerun(
@@ -152,7 +152,7 @@ def rerun(
 ) -> int:
     """Do one iteration over from the same inputs, overwriting nothing.
 
-    It is a new attempt, such as `tiny-534d/02.2`, which `csr promote` makes count. Interrupted, the
+    It is a new attempt, such as `tiny-b0f2/02.2`, which `csr promote` makes count. Interrupted, the
     same command goes on with that attempt.
 
     Parameters
@@ -185,7 +185,7 @@ def rerun(
     group=WORK,
     sort_key=5,
     help_epilogue=examples(
-        "csr evaluate tiny-534d/02",
+        "csr evaluate tiny-b0f2/02",
         "csr evaluate /path/to/a/model --recipe recipes/own_data.yaml",
     ),
 )
@@ -204,7 +204,7 @@ def evaluate(
     Parameters
     ----------
     target
-        An iteration, such as `tiny-534d/02`, whose policy is asked; or a model's directory
+        An iteration, such as `tiny-b0f2/02`, whose policy is asked; or a model's directory
         or hub id.
     recipe
         Recipe whose benchmarks are asked; a model needs one, an iteration has its run's.
@@ -225,7 +225,7 @@ def evaluate(
     group=WORK,
     sort_key=3,
     help_epilogue=examples(
-        "csr promote tiny-534d/02.2",
+        "csr promote tiny-b0f2/02.2",
     ),
 )
 def promote(attempt_id: IterationId, /, *, common: Common = Common()) -> int:

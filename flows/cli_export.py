@@ -38,9 +38,9 @@ class ExportOptions:
     group=HAND_OVER,
     sort_key=1,
     help_epilogue=examples(
-        "csr export tiny-534d/02 --format trl --output pairs",
-        "csr export tiny-534d/02 --format model --output my-model",
-        "csr export tiny-534d/02 --format model --output my-model --push me/my-model",
+        "csr export tiny-b0f2/02 --format trl --output pairs",
+        "csr export tiny-b0f2/02 --format model --output my-model",
+        "csr export tiny-b0f2/02 --format model --output my-model --push me/my-model",
     ),
 )
 def export(

@@ -47,7 +47,7 @@ class LmmsOptions:
     group=WORK,
     sort_key=7,
     help_epilogue=examples(
-        "csr lmms-eval tiny-534d/02 --tasks pope --python ../lmms/bin/python",
+        "csr lmms-eval tiny-b0f2/02 --tasks pope --python ../lmms/bin/python",
     ),
 )
 def lmms_eval(target: str, /, *, options: LmmsOptions, common: Common = Common()) -> int:
@@ -58,7 +58,7 @@ def lmms_eval(target: str, /, *, options: LmmsOptions, common: Common = Common()
     Parameters
     ----------
     target
-        An iteration, such as `tiny-534d/02`, or a model's directory.
+        An iteration, such as `tiny-b0f2/02`, or a model's directory.
     """
     from flows import lmms_eval as lmms
     from flows.lmms_results import table

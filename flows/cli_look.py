@@ -30,7 +30,7 @@ app = App()
     sort_key=1,
     help_epilogue=examples(
         "csr ls                # all runs",
-        "csr ls tiny-534d      # its iterations with their figures",
+        "csr ls tiny-b0f2      # its iterations with their figures",
         "csr ls --json",
     ),
 )
@@ -53,8 +53,8 @@ def ls(run_id: RunId | None = None, /, *, common: Common = Common()) -> int:
     group=LOOK,
     sort_key=2,
     help_epilogue=examples(
-        "csr show tiny-534d/02",
-        "csr show tiny-534d/02.1 --json",
+        "csr show tiny-b0f2/02",
+        "csr show tiny-b0f2/02.1 --json",
     ),
 )
 def show(iteration_id: IterationId, /, *, common: Common = Common()) -> int:
@@ -74,8 +74,8 @@ def show(iteration_id: IterationId, /, *, common: Common = Common()) -> int:
     group=LOOK,
     sort_key=3,
     help_epilogue=examples(
-        "csr trace tiny-534d 7",
-        "csr trace tiny-534d 7 --iteration 2",
+        "csr trace tiny-b0f2 7",
+        "csr trace tiny-b0f2 7 --iteration 2",
     ),
 )
 def trace(
@@ -107,8 +107,8 @@ def trace(
     group=LOOK,
     sort_key=4,
     help_epilogue=examples(
-        "csr diff tiny-534d/02.1 tiny-534d/02.2",
-        "csr diff tiny-534d/01 tiny-534d/02",
+        "csr diff tiny-b0f2/02.1 tiny-b0f2/02.2",
+        "csr diff tiny-b0f2/01 tiny-b0f2/02",
     ),
 )
 def diff(attempt_id: IterationId, other_id: IterationId, /, *, common: Common = Common()) -> int:
@@ -130,9 +130,9 @@ def diff(attempt_id: IterationId, other_id: IterationId, /, *, common: Common = 
     group=LOOK,
     sort_key=5,
     help_epilogue=examples(
-        "csr compare tiny-534d tiny-ea10",
-        "csr compare tiny-534d random-64e2 --control random",
-        "csr compare tiny-534d --markdown --plot recall.svg",
+        "csr compare tiny-b0f2 tiny-8870",
+        "csr compare tiny-b0f2 random-2b6d --control random",
+        "csr compare tiny-b0f2 --markdown --plot recall.svg",
     ),
 )
 def compare(
@@ -174,8 +174,8 @@ def compare(
     group=LOOK,
     sort_key=6,
     help_epilogue=examples(
-        "csr report tiny-534d",
-        "csr report tiny-534d --output report.html",
+        "csr report tiny-b0f2",
+        "csr report tiny-b0f2 --output report.html",
     ),
 )
 def report(run_id: RunId, /, *, output: Path | None = None, common: Common = Common()) -> int:
@@ -198,7 +198,7 @@ def report(run_id: RunId, /, *, output: Path | None = None, common: Common = Com
     group=LOOK,
     sort_key=7,
     help_epilogue=examples(
-        "csr verify tiny-534d",
+        "csr verify tiny-b0f2",
     ),
 )
 def verify(run_id: RunId, /, *, common: Common = Common()) -> int:

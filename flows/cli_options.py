@@ -26,9 +26,9 @@ SHELL = Group("The command itself", sort_key=6)
 COMMON = Group("Common options", sort_key=9)
 
 RunId = Annotated[str, Parameter(completer=run_ids)]
-"""A run, such as `tiny-534d`."""
+"""A run, such as `tiny-b0f2`."""
 IterationId = Annotated[str, Parameter(completer=iteration_ids)]
-"""An iteration, `tiny-534d/02`, or one attempt of it, `tiny-534d/02.1`."""
+"""An iteration, `tiny-b0f2/02`, or one attempt of it, `tiny-b0f2/02.1`."""
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 """Off unless it is given."""
 

@@ -17,9 +17,9 @@ app = App()
     group=WORK,
     sort_key=4,
     help_epilogue=examples(
-        "csr review tiny-534d/01",
-        "csr review tiny-534d/01 --export tasks.json     # for Label Studio",
-        "csr review tiny-534d/01 --import export.json",
+        "csr review tiny-b0f2/01",
+        "csr review tiny-b0f2/01 --export tasks.json     # for Label Studio",
+        "csr review tiny-b0f2/01 --import export.json",
     ),
 )
 def review(

@@ -13,8 +13,8 @@ app = App()
     group=HAND_OVER,
     sort_key=2,
     help_epilogue=examples(
-        "csr track tiny-534d tensorboard",
-        "csr track tiny-534d wandb --set project=csr",
+        "csr track tiny-b0f2 tensorboard",
+        "csr track tiny-b0f2 wandb --set project=csr",
     ),
 )
 def track(

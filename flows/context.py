@@ -86,7 +86,7 @@ class StageOutcome:
 
 
 def open_attempt(home: str, attempt_id: str, *, only_look: bool = False) -> IterationContext:
-    """An existing attempt, such as `tiny-534d/02.1`, with all that its stages start from."""
+    """An existing attempt, such as `tiny-b0f2/02.1`, with all that its stages start from."""
     store = RunStore(Path(home))
     asked = parse_iteration_id(attempt_id)
     attempt = store.attempt(asked.run_id, asked.iteration, asked.attempt)

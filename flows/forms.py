@@ -60,7 +60,7 @@ class RunRequest(_Request):
 class IterationRequest(_Request):
     """Do one iteration over: a new attempt from the same inputs, which overwrites nothing."""
 
-    iteration_id: str = Field(examples=["tiny-534d/02"])
+    iteration_id: str = Field(examples=["tiny-b0f2/02"])
     """RUN/NN, or RUN/NN.A to do over one certain attempt."""
     settings: Settings = Field(default=(), examples=[["reward.image_weight=0.5"]])
     """Overrides of that attempt's configuration, each as `a.b=value`."""
@@ -77,7 +77,7 @@ class IterationRequest(_Request):
 class EvaluateRequest(_Request):
     """Ask a policy the benchmarks' questions."""
 
-    target: str = Field(examples=["tiny-534d/02", "/models/llava-1.5-7b-hf"])
+    target: str = Field(examples=["tiny-b0f2/02", "/models/llava-1.5-7b-hf"])
     """An iteration, whose policy is asked; or a model's directory or hub id."""
     recipe: str | None = None
     """Recipe whose benchmarks are asked; a model needs one, an iteration has its run's."""

@@ -20,7 +20,7 @@ class ComparedFigure:
     """One figure of two attempts, with its test."""
 
     before_id: str
-    """The attempt that is compared with, e.g. "tiny-534d/00.1"."""
+    """The attempt that is compared with, e.g. "tiny-b0f2/00.1"."""
     after_id: str
     benchmark: str
     test: PairedTest

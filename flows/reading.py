@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +12,7 @@ from csr.prompt_files import PromptFiles, RawRecords, is_pattern
 from flows.components import components, load
 
 PACKAGE = "csr.readers"
-_SETTINGS = ("images", "columns", "instruction", "split")
+_SETTINGS = ("images", "image_prefix", "columns", "instruction", "split")
 
 
 def read_records(files: PromptFiles) -> RawRecords:
@@ -19,7 +20,7 @@ def read_records(files: PromptFiles) -> RawRecords:
     reader = _reader(files)
     _refuse_unused(files, reader)
     records: RawRecords = reader.build(files)
-    return records
+    return replace(records, image_prefix=files.image_prefix or "")
 
 
 def count_records(files: PromptFiles) -> int | None:

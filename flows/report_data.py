@@ -123,7 +123,7 @@ class ReportIteration:
 
     iteration: int
     attempt: str
-    """E.g. "tiny-534d/02.1"."""
+    """E.g. "tiny-b0f2/02.1"."""
     status: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     num_prompts: int = 0

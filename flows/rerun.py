@@ -165,6 +165,11 @@ def _refuse_idle_settings(
             "'source.preset' fills in settings that a recipe leaves out, and an iteration has each "
             "written down: it could have no effect. Set those themselves, or start a new run."
         )
+    if "reward" in changed and recipe.source.build().step_settings is None:
+        raise ConfigError(
+            f"'reward' would have no effect: the source {recipe.source.name!r} rewards no steps, "
+            "its rewards are its own. Leave the setting as it was."
+        )
     for name in changed:
         readers = _readers(name, recipe)
         if readers and not set(readers) & set(done_over):

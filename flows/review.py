@@ -71,7 +71,7 @@ class Desk:
 
     @property
     def attempt_id(self) -> str:
-        """Such as "tiny-534d/02.1"."""
+        """Such as "tiny-b0f2/02.1"."""
         return str(self.attempt.id)
 
     @cached_property

@@ -23,7 +23,7 @@ _ITERATION_ID = re.compile(rf"(?P<run>{RUN_ID_PATTERN})/(?P<iteration>\d+)(\.(?P
 
 @dataclass(frozen=True, slots=True)
 class IterationId:
-    """`tiny-534d/02` or, with an attempt, `tiny-534d/02.1`."""
+    """`tiny-b0f2/02` or, with an attempt, `tiny-b0f2/02.1`."""
 
     run_id: str
     iteration: int
@@ -41,7 +41,7 @@ def parse_iteration_id(text: str) -> IterationId:
     if match is None:
         raise ConfigError(
             f"{text!r} is not an iteration ID. Write RUN/NN, or RUN/NN.A for one attempt, e.g. "
-            "tiny-534d/02 or tiny-534d/02.1."
+            "tiny-b0f2/02 or tiny-b0f2/02.1."
         )
     attempt = match["attempt"]
     return IterationId(match["run"], int(match["iteration"]), int(attempt) if attempt else None)

@@ -89,7 +89,7 @@ class IterationManifest(_Record):
     policy_out: dict[str, Any] | None = None
     """The `PolicyRef` that training gave."""
     rerun_of: str | None = None
-    """The attempt, e.g. "tiny-534d/02.1", that this one does over from the same inputs."""
+    """The attempt, e.g. "tiny-b0f2/02.1", that this one does over from the same inputs."""
     from_stage: str | None = None
     """The first stage that is done over; what earlier ones made was taken from `rerun_of`."""
     metrics: dict[str, float] = Field(default_factory=dict)

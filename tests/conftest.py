@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 for setting in (*OFFLINE, *TELEMETRY):
     os.environ.setdefault(setting.name, setting.value)
 
+# Several test processes at once, and what they start: more threads than cores wait for each other
+# by spinning, and all takes twice the time. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A script's background job, and all it starts, ignore Ctrl-C; tests that send it need it heard.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

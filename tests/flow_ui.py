@@ -15,13 +15,13 @@ from typing import Any
 from PIL import Image
 
 from storage.run_store import RunStore
+from tests.ports import free_port
 from tests.prefect_service import (
     ROOT,
     Json,
     Service,
     command,
     end,
-    free_port,
     wait_until,
 )
 from tests.scripted_run import write_recipe

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import httpx
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 300.0
@@ -21,9 +22,7 @@ class VllmServer:
     """One server of a checkpoint on loopback, in a process group of its own."""
 
     def __init__(self, model: Path, log: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._log = log
         command = [
             sys.executable, str(ROOT / "deploy" / "vllm_cpu_serve.py"), str(model),

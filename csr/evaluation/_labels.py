@@ -26,6 +26,24 @@ CalibrationScope = Literal["question", "dataset"]
 of that over all questions with as many labels."""
 
 
+def refuse_idle_calibration(
+    calibration: Calibration, content_free: ContentFree, scope: CalibrationScope
+) -> None:
+    """ValueError where a benchmark's settings say how to calibrate, and it does not."""
+    if calibration != "none":
+        return
+    idle = {
+        "content_free": content_free if content_free != "none" else None,
+        "calibration_scope": scope if scope != "question" else None,
+    }
+    for name, value in idle.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} is {value}, which has no effect without calibration: content_free. Set "
+                "that too, or leave it out."
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelReading:
     """What a policy's probabilities say about one question. Labels by their place."""

@@ -29,6 +29,7 @@ from csr.evaluation._labels import (
     mean_mass,
     planned_label_calls,
     read_labels,
+    refuse_idle_calibration,
 )
 from csr.evaluation._records import build_prompts, num_records, read_records
 from csr.label_calibration import ContentFree, surface_forms
@@ -66,12 +67,13 @@ class Config(ComponentConfig):
     """Whose content-free answer corrects a question's: its own, or the mean over all."""
 
     @model_validator(mode="after")
-    def _check_scope(self) -> Config:
+    def _check(self) -> Config:
         if self.answer_by == "text" and self.calibration_scope == "dataset":
             raise ValueError(
                 "calibration_scope is dataset, but with answer_by text each question has choices "
                 "of its own, so there is no mean over them. Set calibration_scope to question"
             )
+        refuse_idle_calibration(self.calibration, self.content_free, self.calibration_scope)
         return self
 
 

@@ -38,6 +38,7 @@ from csr.evaluation._labels import (
     mean_mass,
     planned_label_calls,
     read_labels,
+    refuse_idle_calibration,
 )
 from csr.evaluation._pope_figures import answer_outcomes, pope_metrics
 from csr.evaluation._pope_files import PopeFiles, read_pope
@@ -87,6 +88,7 @@ class Config(ComponentConfig):
                 "describe_first cannot go with calibration: without the image there is nothing to "
                 "describe. Leave one of the two out."
             )
+        refuse_idle_calibration(self.calibration, self.content_free, self.calibration_scope)
         return self
 
 

@@ -10,7 +10,7 @@ from csr.prompt_files import PromptFiles, RawRecords, image_root, required_files
 from csr.records import read_entries
 
 IS_FALLBACK = True
-SETTINGS = frozenset({"images"})
+SETTINGS = frozenset({"images", "image_prefix"})
 SUFFIXES = (".jsonl", ".json")
 
 

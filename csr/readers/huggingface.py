@@ -18,7 +18,7 @@ from csr.errors import ConfigError, DataError, shown
 from csr.prompt_files import PromptFiles, RawRecords, image_root
 from csr.readers._tables import Chosen, Row, choose, entries
 
-SETTINGS = frozenset({"images", "columns", "instruction", "split"})
+SETTINGS = frozenset({"images", "image_prefix", "columns", "instruction", "split"})
 PREFIX = "hf:"
 DEFAULT_SPLIT = "train"
 _HUB = re.compile(

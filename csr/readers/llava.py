@@ -24,7 +24,7 @@ from csr.prompt_files import (
 from csr.readers._conversations import Conversations
 from csr.records import BadRecordError, Entry, read_entries
 
-SETTINGS = frozenset({"images"})
+SETTINGS = frozenset({"images", "image_prefix"})
 SUFFIXES = (".json", ".jsonl")
 _HEAD_BYTES = 2**16
 _KEY = re.compile(rb'(?<!\\)"conversations"\s*:')

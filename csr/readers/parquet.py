@@ -26,7 +26,7 @@ from csr.prompt_files import (
 )
 from csr.readers._tables import Chosen, Row, choose, entries
 
-SETTINGS = frozenset({"images", "columns", "instruction"})
+SETTINGS = frozenset({"images", "image_prefix", "columns", "instruction"})
 SUFFIXES = (".parquet", ".pq")
 _MAGIC = b"PAR1"
 _IMAGES_AT_ONCE = 16

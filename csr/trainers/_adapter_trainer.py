@@ -18,6 +18,7 @@ from csr.trainers._isolation import preserved_globals, staged_output
 from csr.trainers._policy_files import load_policy, pick_device, save_adapter, save_merged
 from csr.trainers._processes import train_in_processes
 from csr.trainers._scoring import response_logprobs
+from csr.trainers._shards import keep_sums_exact
 from csr.trainers._watch import TrainingWatch, at_train_begin
 from csr.types import PolicyRef, Prompt
 
@@ -128,6 +129,7 @@ class AdapterTrainer:
                 seed=seed,
                 checkpoints=checkpoints,
             )
+            keep_sums_exact(trainer.accelerator)
             # Every process looks before any can have made a step, so all find the same.
             checkpoint = checkpoints.latest() if checkpoints else None
             if checkpoint is None:

@@ -16,6 +16,7 @@ from csr.trainers._batches import CORRUPTED, PAIR_ROWS, REFERENCE_COLUMNS, PairC
 from csr.trainers._image_loss import loss_with_image_terms, reference_columns
 from csr.trainers._image_passes import Recording
 from csr.trainers._resumable import Resumable
+from csr.trainers._shards import with_trainable
 from csr.trainers._shared_images import share_image_features
 from csr.trainers._shared_prompts import share_prompts
 from csr.trainers._watch import Watched
@@ -92,6 +93,7 @@ def cache_reference(trainer: Any, collator: PairCollator, batch_size: int) -> No
         )
     own = range(trainer.args.process_index, len(collator.pairs), trainer.args.world_size)
     known: dict[int, tuple[float, ...]] = {}
+    adapter = [weight for weight in trainer.model.parameters() if weight.requires_grad]
     trainer.model.eval()
     for start in range(0, len(own), batch_size):
         rows = list(own[start : start + batch_size])
@@ -99,7 +101,7 @@ def cache_reference(trainer: Any, collator: PairCollator, batch_size: int) -> No
         del batch[PAIR_ROWS]
         corrupted = batch.pop(CORRUPTED, None)
         clean = Recording(trainer.model_wrapped, trainer.model)
-        columns = list(trainer.compute_ref_log_probs(clean, batch))
+        columns = list(trainer.compute_ref_log_probs(with_trainable(adapter, clean), batch))
         if corrupted is not None:
             columns += reference_columns(trainer, trainer.image_terms, clean, batch, corrupted)
         found = list(zip(*(column.tolist() for column in columns), strict=True))

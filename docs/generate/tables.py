@@ -21,7 +21,7 @@ each file lies:
 
 ```sql
 select chosen_text, rejected_text, margin
-from 'runs/tiny-534d/iterations/02/attempts/1/pairs/*.parquet' order by margin desc limit 5
+from 'runs/tiny-b0f2/iterations/02/attempts/1/pairs/*.parquet' order by margin desc limit 5
 ```
 """
 

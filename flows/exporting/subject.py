@@ -36,7 +36,7 @@ class Subject:
 
     @property
     def id(self) -> str:
-        """E.g. "tiny-534d/02.1"."""
+        """E.g. "tiny-b0f2/02.1"."""
         return str(self.attempt.id)
 
     @property

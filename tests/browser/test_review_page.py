@@ -16,7 +16,8 @@ from flows.forms import RunRequest
 from storage.run_store import RunStore
 from storage.verdicts import read_verdicts
 from tests.flow_ui import chromium, missing
-from tests.prefect_service import ROOT, free_port
+from tests.ports import free_port
+from tests.prefect_service import ROOT
 from tests.reviewed_run import served_page, write_reviewed_recipe
 from tests.scripted_run import run_plainly
 

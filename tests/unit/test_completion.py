@@ -23,7 +23,7 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); cur="${!#}"
 "$function" csr "${!#}" "${COMP_WORDS[COMP_CWORD - 1]}"
 printf '%s\n' "${COMPREPLY[@]}"
 """
-RUNS = {"tiny-534d": ("01.1", "02.1", "02.2", "02.10"), "odd name": ("01.1",)}
+RUNS = {"tiny-b0f2": ("01.1", "02.1", "02.2", "02.10"), "odd name": ("01.1",)}
 
 
 @pytest.fixture
@@ -81,18 +81,18 @@ def test_bash_completes_commands_options_and_choices(shell_home: Path) -> None:
 
 
 def test_bash_completes_runs_of_the_home_in_question(shell_home: Path) -> None:
-    assert bash(shell_home, "csr", "ls", "ti") == ["tiny-534d"]
-    assert bash(shell_home, "csr", "compare", "tiny-534d", "o") == [r"odd\ name"]
+    assert bash(shell_home, "csr", "ls", "ti") == ["tiny-b0f2"]
+    assert bash(shell_home, "csr", "compare", "tiny-b0f2", "o") == [r"odd\ name"]
     (shell_home / "runs").rename(shell_home / "elsewhere")
     assert bash(shell_home, "csr", "ls", "ti") == [""]
-    assert bash(shell_home, "csr", "ls", "--home", "elsewhere", "ti") == ["tiny-534d"]
-    assert bash(shell_home, "csr", "ls", "ti", CSR_HOME="elsewhere") == ["tiny-534d"]
+    assert bash(shell_home, "csr", "ls", "--home", "elsewhere", "ti") == ["tiny-b0f2"]
+    assert bash(shell_home, "csr", "ls", "ti", CSR_HOME="elsewhere") == ["tiny-b0f2"]
 
 
 def test_bash_completes_iterations_and_behind_a_point_attempts(shell_home: Path) -> None:
-    assert bash(shell_home, "csr", "show", "ti") == ["tiny-534d/01", "tiny-534d/02"]
-    attempts = ["tiny-534d/02.1", "tiny-534d/02.10", "tiny-534d/02.2"]
-    assert bash(shell_home, "csr", "diff", "tiny-534d/02.1", "tiny-534d/02.") == attempts
+    assert bash(shell_home, "csr", "show", "ti") == ["tiny-b0f2/01", "tiny-b0f2/02"]
+    attempts = ["tiny-b0f2/02.1", "tiny-b0f2/02.10", "tiny-b0f2/02.2"]
+    assert bash(shell_home, "csr", "diff", "tiny-b0f2/02.1", "tiny-b0f2/02.") == attempts
 
 
 def test_fish_completes_iterations(shell_home: Path) -> None:
@@ -101,7 +101,7 @@ def test_fish_completes_iterations(shell_home: Path) -> None:
     (shell_home / "csr.fish").write_text(app.generate_completion(shell="fish"))
     ask = "source csr.fish; complete -C 'csr show ti'"
     answers = run_shell(shell_home, "fish", "--no-config", "-c", ask)
-    assert [answer.split("\t")[0] for answer in answers] == ["tiny-534d/01", "tiny-534d/02"]
+    assert [answer.split("\t")[0] for answer in answers] == ["tiny-b0f2/01", "tiny-b0f2/02"]
 
 
 def test_zsh_completes_iterations_once_it_is_installed(shell_home: Path) -> None:
@@ -116,11 +116,11 @@ def test_zsh_completes_iterations_once_it_is_installed(shell_home: Path) -> None
         command, stdin=inside, stdout=inside, stderr=inside, cwd=shell_home, env=environment
     ) as zsh:
         os.write(terminal, b"csr show ti\t")
-        seen = read_until(terminal, "tiny-534d/0")
+        seen = read_until(terminal, "tiny-b0f2/0")
         zsh.kill()
     os.close(inside)
     os.close(terminal)
-    assert "tiny-534d/0" in seen
+    assert "tiny-b0f2/0" in seen
 
 
 def read_until(terminal: int, wanted: str, seconds: float = 30) -> str:

@@ -25,13 +25,13 @@ from tests.documents import (
 )
 from tests.scripted_run import Csr, Silent, write_recipe
 
-RUN = "tiny-534d"
+RUN = "tiny-b0f2"
 STANDS_FOR = {
     "RUN": RUN,
     "OTHER": "again",
     "RANDOM": "random",
-    "random-64e2": "random",
-    "tiny-ea10": "again",
+    "random-2b6d": "random",
+    "tiny-8870": "again",
 }
 """What the pages call a run -> the run of this test that stands for it."""
 PROMPTS = {"PROMPT_ID": "7"}
@@ -46,13 +46,13 @@ NOT_RUN = {
     "evaluate /path/to/a/model": "needs a model",
     "plan recipes/own_data.yaml --gpu A100": "needs a model",
     "compare --home runs/results": "reads the runs of a benchmark of hours",
-    "compare tiny-534d --markdown --plot": "draws chair_s, which scripted runs do not have",
+    "compare tiny-b0f2 --markdown --plot": "draws chair_s, which scripted runs do not have",
     "score": "reads a file of responses; tests/unit/test_scoring.py does",
     "lmms-eval": "needs lmms-eval in an environment of its own",
     "track": "logs into another program; the tests of the trackers do",
-    "export tiny-534d/03 --format model --what adapter": "scripted policies have no adapter",
-    "export tiny-534d/02 --format trl --output out/p --push": "needs a hub",
-    "export tiny-534d/02 --format model --output my-model --push": "needs a hub",
+    "export tiny-b0f2/03 --format model --what adapter": "scripted policies have no adapter",
+    "export tiny-b0f2/02 --format trl --output out/p --push": "needs a hub",
+    "export tiny-b0f2/02 --format model --output my-model --push": "needs a hub",
     "doctor": "tells of this machine, and fails where it lacks something",
     "completion --install": "writes into the user's folder; tests/unit/test_completion.py runs it",
 }
@@ -122,7 +122,7 @@ def test_the_runs_of_the_examples_have_the_names_that_the_recipe_gives_them() ->
         run_id_of(load_recipe(tiny, settings))
         for settings in ((), ("seed=12",), ("source.pairing=random", "name=random"))
     }
-    assert made == {RUN, "tiny-ea10", "random-64e2"}
+    assert made == {RUN, "tiny-8870", "random-2b6d"}
     sources = [f for p in ("csr", "flows", "storage", "docs") for f in (ROOT / p).rglob("*.py")]
     named = {name for page in (*PAGES, *sources) for name in EXAMPLE.findall(page.read_text())}
     assert named == made

@@ -18,7 +18,7 @@ from tests.documents import FENCE, PAGES, ROOT, Block, blocks
 from tests.scripted_run import Csr, Silent, write_recipe
 
 LANGUAGES = {"", "sh", "yaml", "json", "sql", "python", "toml", "text", "console", "{toctree}"}
-RUNS = ("tiny-534d", "RUN")
+RUNS = ("tiny-b0f2", "RUN")
 SHOWN = [block for page in PAGES for block in blocks(page)] + [
     Block("tables.md", language, text) for _, language, text in FENCE.findall(tables.page())
 ]

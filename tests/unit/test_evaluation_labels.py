@@ -173,6 +173,17 @@ def test_a_bad_record_is_named_with_its_line(
         multiple_choice.build(config).prompts()
 
 
+@pytest.mark.parametrize("benchmark", [pope, multiple_choice])
+@pytest.mark.parametrize(
+    ("name", "value"), [("content_free", "both"), ("calibration_scope", "dataset")]
+)
+def test_how_to_calibrate_is_refused_where_nothing_is_calibrated(
+    benchmark: Any, name: str, value: str
+) -> None:
+    with pytest.raises(ValidationError, match=f"{name} is {value}, which has no effect without"):
+        benchmark.Config(prompts="p", images="i", **{name: value})
+
+
 def test_a_mean_over_questions_with_choices_of_their_own_is_refused() -> None:
     with pytest.raises(ValidationError, match="no mean over them"):
         multiple_choice.Config(

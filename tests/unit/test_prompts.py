@@ -77,7 +77,7 @@ def test_each_distinct_image_is_read_once_and_progress_counts_prompts(folder, mo
     monkeypatch.setattr(prompt_images, "sized_image_ref", counting)
     seen = []
     load_prompts(path, folder, progress=lambda done, total: seen.append((done, total)))
-    assert read == ["a.png", "b.png"]
+    assert read == [Path("a.png"), Path("b.png")]
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 

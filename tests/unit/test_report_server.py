@@ -12,7 +12,7 @@ from flows import serving
 from flows.forms import RunRequest
 from flows.report import CONTENT_SECURITY_POLICY
 from flows.report_server import find_report, serve_reports
-from tests.prefect_service import free_port
+from tests.ports import free_port
 from tests.scripted_run import Csr, write_recipe
 
 PAGE = "<!doctype html><p>ä</p>"

@@ -237,6 +237,10 @@ def test_a_setting_that_no_stage_of_the_rerun_reads_is_refused(csr: Csr, home: P
             ("01", "--from", "pair", "--set", "source={name: sima}"),
             "'source' decides what measure and sample make",
         ),
+        (
+            ("01", "--set", "source={name: stic}", "--set", "reward.image_weight=0.5"),
+            "'reward' would have no effect: the source 'stic' rewards no steps",
+        ),
     ):
         iteration, *options = arguments
         answer = csr("rerun", f"{RUN}/{iteration}", *options, "--home", home)

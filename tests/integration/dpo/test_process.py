@@ -140,18 +140,20 @@ def cpu_shards(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_model_in_shards_trains_as_a_whole_one(llava, tmp_path, cpu_shards):
-    for name, changes in {"shards": SHARDED, "whole": {"batch_size": 2}}.items():
-        train(llava[0], llava[3], tmp_path / name, config=changed(**changes))
-    shards, whole = (
-        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("shards", "whole")
-    )
-    assert shards.keys() == whole.keys()
-    for name, weight in whole.items():
-        assert torch.allclose(shards[name], weight, atol=1e-5), name
-    adapters = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors")
-                for name in ("shards", "whole")]  # fmt: skip
-    assert adapters[0].keys() == adapters[1].keys()
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-5), ("bfloat16", 5e-3)])
+def test_a_model_in_shards_trains_as_a_whole_one(llava, tmp_path, cpu_shards, dtype, atol):
+    """In bfloat16 the first step is the same; what rounding makes of a weight grows with Adam."""
+    histories = [
+        train(llava[0], llava[3], tmp_path / name, config=changed(**changes, dtype=dtype)).history
+        for name, changes in {"shards": SHARDED, "whole": {"batch_size": 2}}.items()
+    ]
+    assert histories[0][0] == pytest.approx(histories[1][0], rel=1e-5)
+    for kind in ("model/model.safetensors", "adapter/adapter_model.safetensors"):
+        shards, whole = (load_file(tmp_path / name / kind) for name in ("shards", "whole"))
+        assert shards.keys() == whole.keys()
+        for name, weight in whole.items():
+            assert shards[name].dtype == weight.dtype
+            assert torch.allclose(shards[name], weight, atol=atol), name
 
 
 def test_a_launch_that_fails_tells_its_cause(llava, tmp_path, cpu_shards):
