@@ -3,6 +3,8 @@
 The reference figures come from the model itself, one unpadded sequence at a time.
 """
 
+from pathlib import Path
+
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
@@ -18,6 +20,7 @@ from csr.trainers._watch import TrainingWatch
 from csr.trainers.dpo import Config, build
 from tests.tiny_models import make_llava, make_qwen2_5_vl, make_smolvlm
 
+ROOT = Path(__file__).parents[1]
 MAKERS = {"llava": make_llava, "qwen2_5_vl": make_qwen2_5_vl, "smolvlm": make_smolvlm}
 FAST = Config(
     batch_size=2,
@@ -38,6 +41,13 @@ RESUMABLE = FAST.model_copy(
     }
 )
 """On six pairs: 6 reference batches, then 6 steps of 2 batches, 3 steps an epoch."""
+SHARDED = {
+    "num_processes": 2,
+    "batch_size": 1,
+    "checkpoint_every_num_steps": 0,
+    "accelerate_config": ROOT / "deploy" / "accelerate" / "fsdp.yaml",
+}
+"""Of two processes, each with a part of the weights; the fixture `cpu_shards` lets a CPU do it."""
 
 
 def silent(done, total):

@@ -72,6 +72,12 @@ class Config(TrainingSettings):
         terms = self.image_terms
         if terms is None:
             return self
+        if terms.distortion == "paper" and self.accelerate_config is not None:
+            raise ValueError(
+                "image_terms.distortion 'paper' cannot go with accelerate_config: it asks the "
+                "model's head behind its passes, where a model in shards has let go of it. Take "
+                "'released', or train whole copies."
+            )
         if self.ld_alpha is not None:
             raise ValueError(
                 "ld_alpha cannot go with image_terms: they are defined on whole responses. Remove "

@@ -173,6 +173,10 @@ def test_terms_that_do_nothing_or_cannot_work_are_refused(settings, message):
         ({"ld_alpha": 0.5}, "ld_alpha cannot go with image_terms"),
         ({"loss_type": ("sigmoid", "sft")}, "a loss of its own in place of loss_type"),
         ({"loss_weights": (2.0,)}, "a loss of its own in place of loss_type"),
+        (
+            {"accelerate_config": "fsdp.yaml", "checkpoint_every_num_steps": 0},
+            "'paper' cannot go with accelerate_config",
+        ),
     ],
 )
 def test_terms_that_the_loss_cannot_take_are_refused(settings, message):

@@ -3,7 +3,7 @@
 import pytest
 
 from csr.rendering import load_processor
-from tests.dpo_runs import MAKERS, train
+from tests.dpo_runs import MAKERS, ROOT, train
 from tests.preference_pairs import make_pairs, write_pairs
 
 
@@ -32,3 +32,9 @@ def trained(families, tmp_path_factory):
         name: train(checkpoint, pairs_path, tmp_path_factory.mktemp(f"{name}_out"))
         for name, (checkpoint, _, _, pairs_path) in families.items()
     }
+
+
+@pytest.fixture
+def cpu_shards(monkeypatch):
+    """Training processes take this CPU for GPUs: accelerate shards nothing on a CPU."""
+    monkeypatch.syspath_prepend(ROOT / "tests" / "cpu_shards")

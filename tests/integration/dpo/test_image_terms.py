@@ -14,6 +14,7 @@ from csr.trainers._isolation import preserved_globals
 from csr.trainers._trl import cache_reference
 from tests.dpo_runs import (
     FAST,
+    SHARDED,
     Prepared,
     plain_distributions,
     plain_logprobs,
@@ -28,6 +29,7 @@ RELEASED = ImageTerms(
 )
 PAPER = ImageTerms(corruption=NOISE, distortion="paper", distortion_weight=1.0)
 CONDITIONAL = ImageTerms(corruption=NOISE, conditional_weight=1.0)
+COPIES = {"num_processes": 2, "batch_size": 1, "gradient_checkpointing": True}
 
 
 def with_terms(terms, **changes):
@@ -217,14 +219,17 @@ def test_a_pair_whose_image_stays_as_it_is_stops_training_before_a_step(llava, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("terms", [RELEASED, PAPER], ids=["released", "paper"])
-def test_two_processes_train_with_terms_as_one_does(llava, tmp_path, terms):
+@pytest.mark.parametrize(
+    ("terms", "two"),
+    [(RELEASED, COPIES), (PAPER, COPIES), (RELEASED, SHARDED)],
+    ids=["released", "paper", "in shards"],
+)
+def test_two_processes_train_with_terms_as_one_does(llava, tmp_path, request, terms, two):
     """In one step; later ones may tip a token that is nearly as likely as another."""
+    if two is SHARDED:
+        request.getfixturevalue("cpu_shards")
     histories = []
-    for name, changes in {
-        "two": {"num_processes": 2, "batch_size": 1, "gradient_checkpointing": True},
-        "one": {"batch_size": 2},
-    }.items():
+    for name, changes in {"two": two, "one": {"batch_size": 2}}.items():
         config = with_terms(terms, num_steps=1, **changes)
         histories.append(train(llava[0], llava[3], tmp_path / name, config=config).history)
     for figure in ("loss", "grad_norm", "image_loss", "flipped_token_share"):

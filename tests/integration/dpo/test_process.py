@@ -2,7 +2,6 @@
 
 import random
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +12,8 @@ from safetensors.torch import load_file
 from csr.checkpoints import base_policy
 from csr.errors import EnvironmentFault
 from csr.trainers.dpo import Config, build
-from tests.dpo_runs import FAST, SEED, train
+from tests.dpo_runs import FAST, SEED, SHARDED, train
 from tests.preference_pairs import make_pairs, write_pairs
-
-ROOT = Path(__file__).parents[3]
 
 
 def changed(**changes):
@@ -125,18 +122,6 @@ def test_two_processes_train_as_one_with_their_batches_together(llava, tmp_path)
     )
     for name, weight in one.items():
         assert torch.allclose(two[name], weight, atol=1e-4), name
-
-
-SHARDED = {
-    "num_processes": 2, "batch_size": 1, "checkpoint_every_num_steps": 0,
-    "accelerate_config": ROOT / "deploy" / "accelerate" / "fsdp.yaml",
-}  # fmt: skip
-
-
-@pytest.fixture
-def cpu_shards(monkeypatch):
-    """Training processes take this CPU for GPUs: accelerate shards nothing on a CPU."""
-    monkeypatch.syspath_prepend(ROOT / "tests" / "cpu_shards")
 
 
 @pytest.mark.slow
