@@ -32,12 +32,11 @@ def refuse_idle_calibration(
     """ValueError where a benchmark's settings say how to calibrate, and it does not."""
     if calibration != "none":
         return
-    idle = {
-        "content_free": content_free if content_free != "none" else None,
-        "calibration_scope": scope if scope != "question" else None,
-    }
-    for name, value in idle.items():
-        if value is not None:
+    for name, value, default in (
+        ("content_free", content_free, "none"),
+        ("calibration_scope", scope, "question"),
+    ):
+        if value != default:
             raise ValueError(
                 f"{name} is {value}, which has no effect without calibration: content_free. Set "
                 "that too, or leave it out."
