@@ -225,13 +225,18 @@ def _run(what: str, command: list[str]) -> None:
         log.write(f"$ {' '.join(command)}\n".encode())
         log.flush()
         child = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=_environment()
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env=_environment(),
+            start_new_session=True,  # so that its own processes can be ended with it
         )
         try:
             _show_progress(what, child, start)
         finally:
             if child.poll() is None:
-                child.kill()
+                os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
     if child.returncode != 0:
         output = LOG.read_bytes()[start:].decode(errors="replace")

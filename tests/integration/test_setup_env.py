@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +78,24 @@ def test_a_stopped_installation_leaves_no_environment(
     assert process.returncode == 130
     assert not (checkout / ".venv").exists()
     assert not (checkout / ".cache" / "removed").exists()
+
+
+def test_a_stopped_step_leaves_none_of_its_processes(checkout: Path) -> None:
+    program = (
+        "import signal, sys; sys.path.insert(0, 'deploy/setup'); import setup_env;"
+        "signal.signal(signal.SIGTERM, setup_env._interrupt);"
+        "setup_env.LOG.parent.mkdir(); setup_env.LOG.write_bytes(b'');"
+        "worker = 'sleep 600 & echo $! > unnamed; mv unnamed worker; wait';"
+        "setup_env._run('compiling', ['sh', '-c', worker])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=checkout)
+    while not (checkout / "worker").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    worker = psutil.Process(int((checkout / "worker").read_text()))
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    assert psutil.wait_procs([worker], timeout=10)[1] == []
 
 
 def test_an_extra_that_is_not_known_is_told_before_anything_is_made(checkout: Path) -> None:
